@@ -1,0 +1,94 @@
+package gateway
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/millrace/millrace/gateway/access"
+)
+
+// Options says how a gateway behaves. The zero value, completed by [New], is a gateway on
+// 127.0.0.1:8080 with the memory broker, no authentication and the default limits. Each field is
+// also a setting of the command of the same name in kebab case; docs/configuration.md has them
+// in one table. For every limit the zero value takes the default; [NoLimit] (0 in flags,
+// environment and file) switches the limit off. Limits are per process.
+type Options struct {
+	// Listen is the TCP address to serve on. Default 127.0.0.1:8080. Without authentication it
+	// must be a loopback address unless InsecureNoAuth is set. Port 0 takes a free one
+	// ([Gateway.Addr] says which).
+	Listen string
+	// AdminListen, where set, moves metrics, pprof and the admin API to an address of their own.
+	AdminListen string
+	// ReusePort lets several gateways share Listen by SO_REUSEPORT.
+	ReusePort bool
+
+	// Redis is where events come from: redis://HOST:PORT, rediss://, a comma list for a Cluster,
+	// or redis+sentinel://HOST:PORT/MASTER. Empty: the memory of this process.
+	Redis string
+	// ChannelPrefix goes before every channel's name in Redis.
+	ChannelPrefix string
+
+	Auth AuthOptions
+	// InsecureNoAuth allows a Listen that is not loopback without authentication.
+	InsecureNoAuth bool
+	// AllowedOrigins lists, besides the Host itself, the exact origins (scheme://host[:port])
+	// whose pages may connect.
+	AllowedOrigins []string
+	// TrustedProxies lists the addresses (CIDR) whose X-Forwarded-For is believed.
+	TrustedProxies []string
+
+	// Namespaces says what channel types mean. Nil takes the defaults of the contract:
+	// job_progress, video_render, campaign_metrics and alerts. The key "default" is every other type.
+	Namespaces map[string]access.Namespace
+	// Personal lists types T for which every connection with a user is subscribed to T:<user>.
+	// Nil means ["alerts"] where Namespaces is nil too; empty means none.
+	Personal []string
+	// Broadcast lists channels that every connection is subscribed to.
+	Broadcast []string
+
+	Limits Limits
+
+	// Loops is the number of event loops; 0 takes all cores up to 3, one fewer from 4 on.
+	Loops int
+	// Demo publishes the process's own measurements, for a page with live data.
+	Demo bool
+	// Logger takes the gateway's log lines. Nil: slog.Default().
+	Logger *slog.Logger
+	// Handler, where set, serves every request that no route of the gateway takes.
+	Handler http.Handler
+}
+
+// AuthOptions says whose tokens are believed. All empty means no authentication.
+type AuthOptions struct {
+	// HMACSecret verifies HS256; at least 32 bytes.
+	HMACSecret []byte
+	// PublicKeyPEM verifies RS256, ES256 or EdDSA, by the type of the key.
+	PublicKeyPEM []byte
+	// JWKSURL is fetched for keys; each key's own algorithm is pinned.
+	JWKSURL string
+	// Audience and Issuer, where set, must be in the token.
+	Audience, Issuer string
+	// UserClaim names the claim that is the user's id. Default "sub".
+	UserClaim string
+}
+
+// NoLimit switches a limit of [Limits] off.
+const NoLimit = -1
+
+// Limits bounds what one process gives away. Zero takes the default, [NoLimit] removes the bound.
+type Limits struct {
+	MaxConnections           int           // all streams of the process. Default: 90% of the descriptor limit
+	MaxConnectionsPerUser    int           // streams of one user. Default 100
+	MaxConnectionsPerAddress int           // streams of one address (IPv6: /64), loopback exempt. Default 1000
+	MaxSubscriptions         int           // channels of one stream. Default 100
+	MaxHeaderBytes           int           // request head. Default 16 KiB
+	MaxMessageBytes          int           // WebSocket message of a client. Default 64 KiB
+	MaxEventBytes            int           // one published event. Default 1 MiB
+	MaxQueueBytes            int           // unsent bytes of one stream. Default 1 MiB, at least 256 KiB
+	MaxStreamAge             time.Duration // jittered. Default off
+	CommandsPerSecond        int           // WebSocket commands of one stream, bursts of 4 times that. Default 50
+	AcceptRate               int           // new connections a second of the listener. Default off
+	HandshakeTimeout         time.Duration // from accept to the end of the request head. Default 10 s
+	DrainTimeout             time.Duration // from SIGTERM to exit. Default 20 s
+}

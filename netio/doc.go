@@ -1,0 +1,54 @@
+// Package netio carries streams: it accepts TCP connections, serves HTTP requests as long as
+// they are worked on, and keeps what became a stream on event loops of its own at a few dozen
+// bytes each. It knows nothing of channels, events or WebSocket frames: above it are an
+// http.Handler on one side and the [Events] callbacks on the other.
+//
+// # Two houses, one move
+//
+//	accept ─ desk (netpoll: goroutine, buffers, net/http) ── answer ── keep-alive or close
+//	                │
+//	                │ Park: the request becomes a stream
+//	                ▼
+//	         dup(fd) ─ netpoll closes its own ─ Runner returns ─ Loop.adopt ─ Events.Adopted
+//
+// The desk serves requests. A handler that wants the connection as a stream calls [Park] with a
+// guest, a value of its own, and writes nothing. Once netpoll has wholly let go of the
+// connection (its task has returned: callbacks ran, the poller is out of its critical section)
+// the duplicate of its descriptor is posted to a loop, together with the bytes that were read
+// behind the request's head. The loop writes the answer. So a stream has one writer all its life.
+//
+// # A loop
+//
+// One goroutine owns an epoll instance, a slab of streams without pointers, their outboxes and
+// timers. Everybody else posts to its mailbox. A turn has a fixed order:
+//
+//	wait     for the kernel, or not at all while there is work left
+//	read     what sockets sent, through one buffer for the whole loop
+//	mail     what others posted: arrivals, events, questions
+//	timers   whose tick has come
+//	work     the owner's resumable walks (a fan-out), bounded per turn
+//	flush    one writev per socket that has something queued, bounded per turn
+//	close    frees what was marked closed during the turn
+//
+// Flushing is bounded (128 sockets or 1 ms a turn) and goes on round robin next turn, the
+// sockets of small sends before those of large fan-outs, so that one hot channel does not hold
+// up a single reply.
+//
+// # Bytes
+//
+// What is sent is first registered as a [Frame], one immutable slice in the loop's table, and
+// outboxes hold 4-byte references to it. A frame is freed when the last outbox has written it.
+// An idle stream has no outbox.
+//
+//	states of a stream:  open ──────────► ending ──────► closed ─► free
+//	                      │  End(reason)    │ outbox empty,   ▲
+//	                      │                 │ or deadline     │
+//	                      └─────────────────┴─ Close(reason) ─┘ end of the turn
+//
+// # Bounds
+//
+// Mailbox: [MailMax] posts; beyond it Post says no and the poster must make the loss known.
+// Outbox: the owner asks [Loop.Queued] before it sends and keeps its own budget; netio closes a
+// stream whose oldest queued byte is older than the stall limit. Requests in flight on the desk,
+// bytes of a head, time to a whole head and bytes of a buffered answer are set in [DeskOptions].
+package netio
