@@ -1,0 +1,286 @@
+package netio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	eventsPerTurn  = 256             // sockets heard in one turn
+	timersPerTurn  = 1024            // timers run in one turn
+	mailPerTurn    = 512             // posts taken in one turn
+	readBufferSize = 64 << 10        // bytes heard from one socket in one turn
+	endDeadline    = 5 * time.Second // for the peer of an ending stream to take the rest and close
+	stallCheck     = Tick(10)        // ticks between two looks for stalled streams
+	readEvents     = uint32(unix.EPOLLIN | unix.EPOLLRDHUP)
+	ringerKey      = ^uint64(0) // the epoll key of the mailbox's bell
+)
+
+// ErrLoopClosed is returned for what reaches a loop after its end.
+var ErrLoopClosed = errors.New("netio: the loop is closed")
+
+// Events is how a loop calls its owner. All functions run on the loop's goroutine and must not
+// block; all but Work are set for the life of the loop, and every one is required.
+type Events struct {
+	// Adopted says that a parked connection is now the stream in slot. guest is what was given
+	// to [Loop.Adopt]. The first thing sent here is the first thing the peer reads.
+	Adopted func(slot Slot, guest any)
+	// Received hands over bytes of the peer. They are valid, and may be overwritten, only during
+	// the call.
+	Received func(slot Slot, bytes []byte)
+	// Timer is called when the time set by [Loop.SetTimer] has come.
+	Timer func(slot Slot)
+	// Closed is called once for every adopted stream, at its end; afterwards slot may be reused.
+	Closed func(slot Slot, reason Reason)
+	// Mail hands over what was given to [Loop.Post].
+	Mail func(item any)
+	// Work does a bounded piece of what the owner has pending and reports whether more is left;
+	// it is called once a turn.
+	Work func() (more bool)
+	// Panicked is told of a panic in one of the above; the stream concerned, if there is one, has
+	// been closed with [ReasonBug].
+	Panicked func(value any, stack []byte)
+}
+
+// LoopOptions says how a loop treats its sockets. Zero values take the defaults.
+type LoopOptions struct {
+	Index       int           // of this loop among all, 0..255
+	SendBuffer  int           // SO_SNDBUF in bytes: what the kernel may hide of a slow peer. Default 32 KiB
+	UserTimeout time.Duration // TCP_USER_TIMEOUT: unacknowledged data for so long ends the stream. Default 30 s
+	StallLimit  time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s
+}
+
+// Counters is what a loop counts. They are written by the loop alone: read a copy, by [Loop.Stats].
+type Counters struct {
+	Open         int // streams now
+	Adopted      uint64
+	Ended        [256]uint64 // by [Reason]
+	Turns        uint64
+	Writes       uint64 // write and writev calls
+	ShortWrites  uint64
+	Reads        uint64 // read calls
+	BytesWritten uint64
+	BytesRead    uint64
+	Mail         uint64
+	Refused      uint64 // arrivals that could not be watched
+}
+
+// Stats is a copy of what a loop knows of itself.
+type Stats struct {
+	Counters
+	// Delivery holds microseconds from [Loop.NewFrame]'s born to the write, one entry a delivery.
+	Delivery *hdrhistogram.Histogram
+	// OutboxBytes is what all streams together have waiting.
+	OutboxBytes int64
+	// SlabBytes is the memory of slabs: streams, outboxes, chunks.
+	SlabBytes int
+}
+
+// Loop owns streams. Methods marked "any goroutine" may be called from anywhere; all others only
+// on the loop's own goroutine, that is, from its callbacks.
+type Loop struct {
+	// Shared with posters.
+	mailbox mailbox
+	ringer  int
+	index   uint8
+	done    chan struct{}
+
+	// Owned by the loop's goroutine.
+	sys      sys
+	options  LoopOptions
+	events   Events
+	epoll    int
+	start    int64 // clock at tick 0
+	now      int64 // clock, read at the start of the turn and while flushing
+	tick     Tick
+	stopping bool // Run ends with this turn
+
+	streams       Slab[stream]
+	freeStream    Slot
+	highestStream Slot
+	closing       []Slot
+
+	outboxes      Slab[outbox]
+	freeOutbox    uint32
+	highestOutbox uint32
+	outboxesInUse int
+	chunks        Slab[chunk]
+	freeChunk     uint32
+	highestChunk  uint32
+	frames        []frame
+	freeFrame     Frame
+
+	express, bulk lane
+	vectors       []unix.Iovec
+	wheel         wheel
+	inbox         *letter // taken from the mailbox, not yet handled
+	nextStall     Tick
+	epollEvents   []unix.EpollEvent
+	readBuffer    []byte
+	counters      Counters
+	delivery      *hdrhistogram.Histogram
+}
+
+// NewLoop makes a loop; [Loop.Run] turns it. Any number may exist.
+func NewLoop(options LoopOptions, events Events) (*Loop, error) {
+	return newLoop(options, events, newKernel())
+}
+
+func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {
+	if options.Index < 0 || options.Index > 255 {
+		return nil, fmt.Errorf("netio: loop index %d is not in 0..255", options.Index)
+	}
+	if options.SendBuffer == 0 {
+		options.SendBuffer = 32 << 10
+	}
+	if options.UserTimeout == 0 {
+		options.UserTimeout = 30 * time.Second
+	}
+	if options.StallLimit == 0 {
+		options.StallLimit = 30 * time.Second
+	}
+	l := &Loop{
+		index: uint8(options.Index), done: make(chan struct{}),
+		sys: k, options: options, events: events,
+		frames:      make([]frame, 1),
+		vectors:     make([]unix.Iovec, 0, vectorsMax),
+		epollEvents: make([]unix.EpollEvent, eventsPerTurn),
+		readBuffer:  make([]byte, readBufferSize),
+		delivery:    hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 2),
+	}
+	l.now = k.now()
+	l.start = l.now - int64(TickLength) // so that the first tick is 1
+	l.tick = 1
+	l.wheel.hand = 1
+	l.streams.Grow(0)
+	l.outboxes.Grow(0)
+	l.chunks.Grow(0)
+	return l, l.openDescriptors()
+}
+
+func (l *Loop) openDescriptors() error {
+	var errno unix.Errno
+	if l.epoll, errno = l.sys.epollCreate(); errno != 0 {
+		return fmt.Errorf("netio: make an epoll instance for a loop: %w", errno)
+	}
+	if l.ringer, errno = l.sys.eventfd(); errno != 0 {
+		l.sys.close(l.epoll)
+		return fmt.Errorf("netio: make an eventfd for a loop: %w", errno)
+	}
+	// Edge-triggered: the bell is never read, each ring is one event.
+	errno = l.sys.epollControl(l.epoll, unix.EPOLL_CTL_ADD, l.ringer, unix.EPOLLIN|unix.EPOLLET, ringerKey)
+	if errno != 0 {
+		l.sys.close(l.epoll)
+		l.sys.close(l.ringer)
+		return fmt.Errorf("netio: watch the eventfd of a loop: %w", errno)
+	}
+	return nil
+}
+
+// arrival, stop and question are the posts that netio itself understands.
+type arrival struct {
+	fd    int
+	early []byte
+	guest any
+}
+type (
+	stop     struct{}
+	question func()
+)
+
+// Adopt gives fd, a connected non-blocking TCP socket of which the caller keeps no copy, to the
+// loop. early are bytes already read from it; guest is handed to [Events.Adopted]. On an error
+// fd is still the caller's. Any goroutine.
+func (l *Loop) Adopt(fd int, early []byte, guest any) error {
+	return l.post(&arrival{fd: fd, early: early, guest: guest}, true)
+}
+
+// Post hands item to [Events.Mail]. It fails, and the item is dropped, if the mailbox is full
+// ([MailMax]) or the loop closed. Any goroutine.
+func (l *Loop) Post(item any) error { return l.post(item, false) }
+
+// ErrMailboxFull says that a loop is too far behind to be told more.
+var ErrMailboxFull = errors.New("netio: the mailbox of the loop is full")
+
+func (l *Loop) post(item any, urgent bool) error {
+	ok, ring := l.mailbox.push(item, urgent)
+	if ring {
+		l.ring()
+	}
+	if ok {
+		return nil
+	}
+	if l.mailbox.top.Load() == closedBox {
+		return ErrLoopClosed
+	}
+	return ErrMailboxFull
+}
+
+func (l *Loop) ring() {
+	one := [8]byte{1}
+	l.sys.write(l.ringer, one[:])
+}
+
+// Do runs ask on the loop and waits for it. Any goroutine but the loop's.
+func (l *Loop) Do(ctx context.Context, ask func()) error {
+	ran := make(chan struct{})
+	if err := l.post(question(func() { defer close(ran); ask() }), true); err != nil {
+		return err
+	}
+	select {
+	case <-ran:
+		return nil
+	case <-l.done:
+		return ErrLoopClosed
+	case <-ctx.Done():
+		return fmt.Errorf("netio: the loop did not answer: %w", context.Cause(ctx))
+	}
+}
+
+// Stats asks the loop for a copy of its counters. That it answers shows that it turns. Any
+// goroutine but the loop's.
+func (l *Loop) Stats(ctx context.Context) (Stats, error) {
+	answer := make(chan Stats, 1)
+	err := l.Do(ctx, func() {
+		s := Stats{Counters: l.counters, Delivery: hdrhistogram.Import(l.delivery.Export())}
+		for index := uint32(1); index <= l.highestOutbox; index++ {
+			s.OutboxBytes += int64(l.outboxes.At(index).queued)
+		}
+		s.SlabBytes = l.streams.Len()*streamSize + (l.outboxes.Len()+2*l.chunks.Len())*32
+		answer <- s
+	})
+	if err != nil {
+		return Stats{}, err
+	}
+	return <-answer, nil
+}
+
+// Stop makes [Loop.Run] return after closing every stream that is left with
+// [ReasonLoopClosed], and waits for it. Any goroutine but the loop's.
+func (l *Loop) Stop() {
+	if l.post(stop{}, true) == nil {
+		<-l.done
+	}
+}
+
+// Tick is the loop's time in ticks, as of the start of this turn.
+func (l *Loop) Tick() Tick { return l.tick }
+
+// Clock is a monotonic time in nanoseconds that [Loop.NewFrame] takes; any goroutine, any loop
+// of this process compares with any other.
+func (l *Loop) Clock() int64 { return l.sys.now() }
+
+// Now is the [Loop.Clock] as of the start of this turn, or of the last look during its flush.
+func (l *Loop) Now() int64 { return l.now }
+
+// Index is the loop's index among all. Any goroutine.
+func (l *Loop) Index() int { return int(l.index) }
+
+func (l *Loop) delivered(born int64) {
+	_ = l.delivery.RecordValue(max((l.now-born)/int64(time.Microsecond), 1)) // beyond a minute: not a delivery time
+}

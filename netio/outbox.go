@@ -1,0 +1,206 @@
+package netio
+
+// Frame names one immutable slice of bytes in a loop's table. 0 is no frame.
+type Frame uint32
+
+// frame is a table entry: the bytes, and how many references there are to them.
+type frame struct {
+	bytes      []byte
+	references uint32
+	nextFree   Frame
+	born       int64 // loop time at which the event came in; 0: not measured
+}
+
+// NewFrame registers bytes, which must never change again, and gives the caller one reference,
+// to be given back with [Loop.Release]. born is the [Loop.Clock] time at which what they tell
+// became known; the time from then to the write goes into the delivery histogram. 0 keeps them
+// out of it.
+func (l *Loop) NewFrame(bytes []byte, born int64) Frame {
+	f := l.freeFrame
+	if f != 0 {
+		l.freeFrame = l.frames[f].nextFree
+	} else {
+		f = Frame(len(l.frames))
+		l.frames = append(l.frames, frame{})
+	}
+	l.frames[f] = frame{bytes: bytes, references: 1, born: born}
+	return f
+}
+
+// Release gives a reference back; the last one frees the bytes.
+func (l *Loop) Release(f Frame) {
+	entry := &l.frames[f]
+	entry.references--
+	if entry.references == 0 {
+		*entry = frame{nextFree: l.freeFrame}
+		l.freeFrame = f
+	}
+}
+
+// chunkLen is how many references one chunk of an outbox holds: with its link one cache line.
+const chunkLen = 15
+
+// chunk is a piece of an outbox's queue. No pointers.
+type chunk struct {
+	frames [chunkLen]Frame
+	next   uint32
+}
+
+// outbox is the queue of a stream that has something to write. It exists only as long as it has:
+// the last byte written frees it. No pointers.
+type outbox struct {
+	slot       Slot
+	head, tail uint32 // chunks
+	count      uint32 // frames queued
+	queued     uint32 // bytes not yet taken by the kernel
+	written    uint32 // bytes of the first frame that the kernel has taken
+	progress   Tick   // when a whole frame last left, or the queue began
+	headIndex  uint8  // of the first frame in the head chunk
+	tailIndex  uint8  // behind the last frame in the tail chunk
+	_          uint16
+}
+
+// Lane says how a send waits its turn. A socket with an express send is written before those
+// that have only bulk ones, so that an answer or an event for few never waits for a crowd.
+type Lane uint8
+
+// The lanes. Order within one stream is kept whatever the lanes.
+const (
+	Express Lane = iota // few receivers
+	Bulk                // a walk over many
+)
+
+// Send queues f for slot; it is written at the end of this turn, or as soon as turns allow. The
+// queue has no bound of its own: ask [Loop.Queued] first. What is sent to a stream that is no
+// longer open is dropped.
+func (l *Loop) Send(slot Slot, f Frame, lane Lane) {
+	s := l.streams.At(uint32(slot))
+	entry := &l.frames[f]
+	if s.state != stateOpen || len(entry.bytes) == 0 {
+		return
+	}
+	if s.outbox == 0 {
+		s.outbox = l.newOutbox(slot)
+	}
+	entry.references++
+	o := l.outboxes.At(s.outbox)
+	if int(o.tailIndex) == chunkLen {
+		next := l.newChunk()
+		l.chunks.At(o.tail).next = next
+		o.tail, o.tailIndex = next, 0
+	}
+	l.chunks.At(o.tail).frames[o.tailIndex] = f
+	o.tailIndex++
+	o.count++
+	o.queued += uint32(len(entry.bytes))
+	if s.flags&flagBlocked == 0 {
+		l.enlist(slot, s, lane)
+	}
+}
+
+// SendBytes queues bytes, which must never change again, for slot alone.
+func (l *Loop) SendBytes(slot Slot, bytes []byte) {
+	f := l.NewFrame(bytes, 0)
+	l.Send(slot, f, Express)
+	l.Release(f)
+}
+
+// Queued is how many bytes slot has waiting here; what the kernel holds is not among them.
+func (l *Loop) Queued(slot Slot) int {
+	s := l.streams.At(uint32(slot))
+	if s.outbox == 0 {
+		return 0
+	}
+	return int(l.outboxes.At(s.outbox).queued)
+}
+
+func (l *Loop) newOutbox(slot Slot) uint32 {
+	index := l.freeOutbox
+	if index != 0 {
+		l.freeOutbox = l.outboxes.At(index).head
+	} else {
+		l.highestOutbox++
+		index = l.highestOutbox
+		l.outboxes.Grow(index)
+	}
+	l.outboxesInUse++
+	first := l.newChunk()
+	*l.outboxes.At(index) = outbox{slot: slot, head: first, tail: first, progress: l.tick}
+	return index
+}
+
+func (l *Loop) newChunk() uint32 {
+	index := l.freeChunk
+	if index == 0 {
+		l.highestChunk++
+		l.chunks.Grow(l.highestChunk)
+		return l.highestChunk
+	}
+	c := l.chunks.At(index)
+	l.freeChunk = c.next
+	c.next = 0
+	return index
+}
+
+// advance takes n written bytes off the queue and reports whether it is empty.
+func (l *Loop) advance(o *outbox, n uint32) (empty bool) {
+	o.queued -= n
+	n += o.written
+	for o.count > 0 {
+		f := l.chunks.At(o.head).frames[o.headIndex]
+		entry := &l.frames[f]
+		if n < uint32(len(entry.bytes)) {
+			break
+		}
+		n -= uint32(len(entry.bytes))
+		if entry.born != 0 {
+			l.delivered(entry.born)
+		}
+		l.Release(f)
+		l.dropHead(o)
+		o.progress = l.tick
+	}
+	o.written = n
+	return o.count == 0
+}
+
+// dropHead takes the first reference off the queue, and its chunk when that is used up.
+func (l *Loop) dropHead(o *outbox) {
+	o.count--
+	o.headIndex++
+	if int(o.headIndex) < chunkLen || o.head == o.tail {
+		return
+	}
+	used := o.head
+	c := l.chunks.At(used)
+	o.head, o.headIndex = c.next, 0
+	c.next, l.freeChunk = l.freeChunk, used
+}
+
+// removeOutbox frees the outbox of s with all it still holds.
+func (l *Loop) removeOutbox(s *stream) {
+	if s.outbox == 0 {
+		return
+	}
+	o := l.outboxes.At(s.outbox)
+	for o.count > 0 {
+		l.Release(l.chunks.At(o.head).frames[o.headIndex])
+		l.dropHead(o)
+	}
+	l.chunks.At(o.head).next, l.freeChunk = l.freeChunk, o.head
+	*o = outbox{head: l.freeOutbox}
+	l.outboxesInUse--
+	l.freeOutbox, s.outbox = s.outbox, 0
+}
+
+// closeStalled closes every stream of which no whole frame has left for the stall limit. It
+// looks at outboxes only, so it costs nothing while clients are quick.
+func (l *Loop) closeStalled() {
+	limit := Tick(l.options.StallLimit / TickLength)
+	for index := uint32(1); index <= l.highestOutbox; index++ {
+		o := l.outboxes.At(index)
+		if o.slot != 0 && o.count > 0 && l.tick-o.progress > limit {
+			l.Close(o.slot, ReasonStalled)
+		}
+	}
+}

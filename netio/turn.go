@@ -1,0 +1,217 @@
+package netio
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Run turns the loop until [Loop.Stop].
+func (l *Loop) Run() {
+	defer close(l.done)
+	more := false
+	for !l.stopping {
+		more = l.turn(more)
+		if more {
+			// Others share the processor: a loop with endless work must still let the
+			// goroutines run that feed it.
+			runtime.Gosched()
+		}
+	}
+	l.tearDown()
+}
+
+// turn is one round. The order is part of the design:
+//   - reading precedes mail, so that what a peer asked for is known before what happens next is
+//     told to it;
+//   - mail and work precede the flush, so that one write takes all that this turn queued;
+//   - freeing comes last, so that a slot means the same stream during a whole turn.
+func (l *Loop) turn(more bool) bool {
+	n := l.wait(more)
+	l.now = l.sys.now()
+	l.tick = Tick((l.now - l.start) / int64(TickLength))
+	l.counters.Turns++
+	l.readAll(l.epollEvents[:n])
+	more = l.handleMail()
+	more = l.runTimers() || more
+	if l.tick >= l.nextStall {
+		l.nextStall = l.tick + stallCheck
+		l.closeStalled()
+	}
+	more = l.work() || more
+	more = l.flush() || more
+	l.freeClosed()
+	return more
+}
+
+// wait asks the kernel what happened. It sleeps only with nothing left to do and no mail.
+func (l *Loop) wait(more bool) int {
+	n, errno := l.sys.epollWait(l.epoll, l.epollEvents, 0)
+	if n == 0 && !more && errno == 0 {
+		l.mailbox.asleep.Store(true)
+		if l.mailbox.empty() {
+			until := l.untilTimer()
+			if l.outboxesInUse > 0 && (until < 0 || until > time.Second) {
+				until = time.Second // stalled streams must be noticed
+			}
+			if until != 0 {
+				n, errno = l.sys.epollWait(l.epoll, l.epollEvents, until)
+			}
+		}
+		l.mailbox.asleep.Store(false)
+	}
+	if errno != 0 && errno != unix.EINTR {
+		panic(fmt.Sprintf("netio: epoll_wait failed: %v", errno))
+	}
+	return n
+}
+
+// readAll hears every socket that has something to say, once.
+func (l *Loop) readAll(events []unix.EpollEvent) {
+	for i := range events {
+		event := &events[i]
+		key := uint64(uint32(event.Fd)) | uint64(uint32(event.Pad))<<32
+		if key == ringerKey {
+			continue
+		}
+		slot := Slot(key)
+		s := l.streams.At(uint32(slot))
+		if s.state == stateFree || s.state == stateClosed || s.generation != uint32(key>>32) {
+			continue
+		}
+		if event.Events&unix.EPOLLOUT != 0 && s.flags&flagBlocked != 0 {
+			l.writable(slot, s)
+		}
+		if event.Events&^uint32(unix.EPOLLOUT) != 0 {
+			l.readStream(slot, s)
+		}
+	}
+}
+
+func (l *Loop) readStream(slot Slot, s *stream) {
+	n, errno := l.sys.read(int(s.fd), l.readBuffer)
+	l.counters.Reads++
+	switch {
+	case errno == unix.EAGAIN || errno == unix.EINTR:
+	case errno != 0:
+		l.Close(slot, ReasonPeerReset)
+	case n == 0:
+		l.Close(slot, ReasonPeerClosed)
+	default:
+		l.counters.BytesRead += uint64(n)
+		if s.state == stateOpen {
+			l.received(slot, l.readBuffer[:n])
+		}
+	}
+}
+
+// handleMail takes the mail once and works through it, at most mailPerTurn posts.
+func (l *Loop) handleMail() (more bool) {
+	if l.inbox == nil {
+		l.inbox = l.mailbox.take()
+	}
+	for n := 0; n < mailPerTurn && l.inbox != nil; n++ {
+		item := l.inbox.item
+		l.inbox = l.inbox.next
+		l.counters.Mail++
+		switch item := item.(type) {
+		case *arrival:
+			l.arrive(item)
+		case question:
+			item()
+		case stop:
+			l.stopping = true
+		default:
+			l.mail(item)
+		}
+	}
+	return l.inbox != nil
+}
+
+func epollKey(slot Slot, generation uint32) uint64 { return uint64(slot) | uint64(generation)<<32 }
+
+// arrive makes a parked connection a stream.
+func (l *Loop) arrive(a *arrival) {
+	l.sys.setOption(a.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, l.options.SendBuffer)
+	l.sys.setOption(a.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(l.options.UserTimeout/time.Millisecond))
+	slot := l.newStream(a.fd)
+	s := l.streams.At(uint32(slot))
+	errno := l.sys.epollControl(l.epoll, unix.EPOLL_CTL_ADD, a.fd, readEvents, epollKey(slot, s.generation))
+	l.counters.Adopted++
+	l.adopted(slot, a.guest)
+	if errno != 0 {
+		l.counters.Refused++
+		l.Close(slot, ReasonPeerReset)
+		return
+	}
+	if len(a.early) > 0 && s.state == stateOpen {
+		l.received(slot, a.early)
+	}
+}
+
+// tearDown closes all that is left.
+func (l *Loop) tearDown() {
+	for _, rest := range []*letter{l.inbox, l.mailbox.close()} {
+		for ; rest != nil; rest = rest.next {
+			if a, ok := rest.item.(*arrival); ok {
+				l.arrive(a) // so that its guest, too, hears of an end
+			}
+		}
+	}
+	for slot := Slot(1); slot <= l.highestStream; slot++ {
+		l.Close(slot, ReasonLoopClosed)
+	}
+	l.freeClosed()
+	l.sys.close(l.epoll)
+	l.sys.close(l.ringer)
+}
+
+// The owner's callbacks, each guarded: a panic costs the stream concerned, not the loop.
+
+func (l *Loop) adopted(slot Slot, guest any) {
+	defer l.guard(slot)
+	l.events.Adopted(slot, guest)
+}
+
+func (l *Loop) received(slot Slot, bytes []byte) {
+	defer l.guard(slot)
+	l.events.Received(slot, bytes)
+}
+
+func (l *Loop) timer(slot Slot, s *stream) {
+	if s.state == stateEnding || s.state == stateLingering {
+		l.Close(slot, ReasonEndDeadline)
+		return
+	}
+	defer l.guard(slot)
+	l.events.Timer(slot)
+}
+
+func (l *Loop) closed(slot Slot, s *stream) {
+	defer l.guard(0)
+	l.events.Closed(slot, s.reason)
+}
+
+func (l *Loop) mail(item any) {
+	defer l.guard(0)
+	l.events.Mail(item)
+}
+
+func (l *Loop) work() bool {
+	defer l.guard(0)
+	return l.events.Work()
+}
+
+func (l *Loop) guard(slot Slot) {
+	value := recover()
+	if value == nil {
+		return
+	}
+	if slot != 0 {
+		l.Close(slot, ReasonBug)
+	}
+	l.events.Panicked(value, debug.Stack())
+}
