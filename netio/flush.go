@@ -107,6 +107,9 @@ func (l *Loop) flushStream(slot Slot) {
 		l.removeOutbox(s)
 		if s.state == stateEnding {
 			l.shut(s)
+		} else if s.flags&flagWatched != 0 {
+			s.flags &^= flagWatched
+			l.drained(slot)
 		}
 	case written < offered:
 		s.flags |= flagBlocked

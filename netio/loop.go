@@ -35,6 +35,9 @@ type Events struct {
 	Received func(slot Slot, bytes []byte)
 	// Timer is called when the time set by [Loop.SetTimer] has come.
 	Timer func(slot Slot)
+	// Drained is called when all that was queued for slot has been written, if that was asked for
+	// with [Loop.WatchDrain].
+	Drained func(slot Slot)
 	// Closed is called once for every adopted stream, at its end; afterwards slot may be reused.
 	Closed func(slot Slot, reason Reason)
 	// Mail hands over what was given to [Loop.Post].
@@ -128,7 +131,7 @@ type Loop struct {
 
 // NewLoop makes a loop; [Loop.Run] turns it. Any number may exist.
 func NewLoop(options LoopOptions, events Events) (*Loop, error) {
-	return newLoop(options, events, newKernel())
+	return newLoop(options, events, kernel{})
 }
 
 func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {
@@ -271,11 +274,7 @@ func (l *Loop) Stop() {
 // Tick is the loop's time in ticks, as of the start of this turn.
 func (l *Loop) Tick() Tick { return l.tick }
 
-// Clock is a monotonic time in nanoseconds that [Loop.NewFrame] takes; any goroutine, any loop
-// of this process compares with any other.
-func (l *Loop) Clock() int64 { return l.sys.now() }
-
-// Now is the [Loop.Clock] as of the start of this turn, or of the last look during its flush.
+// Now is the [Clock] as of the start of this turn, or of the last look during its flush.
 func (l *Loop) Now() int64 { return l.now }
 
 // Index is the loop's index among all. Any goroutine.

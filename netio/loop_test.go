@@ -33,18 +33,20 @@ func startLoop(t testing.TB, options LoopOptions, k sys, fill func(o *owner)) *o
 		Adopted:  func(Slot, any) {},
 		Received: func(Slot, []byte) {},
 		Timer:    func(Slot) {},
+		Drained:  func(Slot) {},
 		Closed:   func(Slot, Reason) {},
 		Mail:     func(any) {},
 		Work:     func() bool { return false },
 		Panicked: func(any, []byte) { o.panicked.Add(1) },
 	}
 	if k == nil {
-		k = newKernel()
+		k = kernel{}
 	}
 	loop, err := newLoop(options, Events{
 		Adopted:  func(s Slot, g any) { o.events.Adopted(s, g) },
 		Received: func(s Slot, b []byte) { o.events.Received(s, b) },
 		Timer:    func(s Slot) { o.events.Timer(s) },
+		Drained:  func(s Slot) { o.events.Drained(s) },
 		Closed:   func(s Slot, r Reason) { o.events.Closed(s, r) },
 		Mail:     func(m any) { o.events.Mail(m) },
 		Work:     func() bool { return o.events.Work() },
@@ -178,7 +180,7 @@ func TestTornWritesKeepOrder(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			var slots []Slot
-			o := startLoop(t, LoopOptions{}, &tornKernel{newKernel(), rand.New(rand.NewPCG(seed, 1))}, func(o *owner) {
+			o := startLoop(t, LoopOptions{}, &tornKernel{kernel{}, rand.New(rand.NewPCG(seed, 1))}, func(o *owner) {
 				o.events.Adopted = func(s Slot, _ any) { slots = append(slots, s) }
 				o.events.Mail = func(item any) {
 					n := item.(int)
@@ -508,9 +510,9 @@ func TestExpressOvertakesBulk(t *testing.T) {
 func TestDeliveryAllocatesNothing(t *testing.T) {
 	const streams = 64
 	l, err := newLoop(LoopOptions{}, Events{
-		Adopted: func(Slot, any) {}, Received: func(Slot, []byte) {}, Timer: func(Slot) {},
+		Adopted: func(Slot, any) {}, Received: func(Slot, []byte) {}, Timer: func(Slot) {}, Drained: func(Slot) {},
 		Closed: func(Slot, Reason) {}, Mail: func(any) {}, Work: func() bool { return false },
-	}, newKernel())
+	}, kernel{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,20 +70,27 @@ const (
 	Bulk                // a walk over many
 )
 
-// Send queues f for slot; it is written at the end of this turn, or as soon as turns allow. The
-// queue has no bound of its own: ask [Loop.Queued] first. What is sent to a stream that is no
-// longer open is dropped.
-func (l *Loop) Send(slot Slot, f Frame, lane Lane) {
+// Send queues f for slot, whatever is queued already; it is written at the end of this turn, or
+// as soon as turns allow. What is sent to a stream that is no longer open is dropped. Where the
+// peer decides how much is sent, use [Loop.Offer].
+func (l *Loop) Send(slot Slot, f Frame, lane Lane) { l.Offer(slot, f, lane, 0) }
+
+// Offer is Send with a bound: if something is queued and f would make it more than budget bytes,
+// f is not taken and Offer says false. A budget of 0 is none.
+func (l *Loop) Offer(slot Slot, f Frame, lane Lane, budget int) (taken bool) {
 	s := l.streams.At(uint32(slot))
 	entry := &l.frames[f]
 	if s.state != stateOpen || len(entry.bytes) == 0 {
-		return
+		return true
 	}
 	if s.outbox == 0 {
 		s.outbox = l.newOutbox(slot)
 	}
-	entry.references++
 	o := l.outboxes.At(s.outbox)
+	if budget > 0 && o.count > 0 && int(o.queued)+len(entry.bytes) > budget {
+		return false
+	}
+	entry.references++
 	if int(o.tailIndex) == chunkLen {
 		next := l.newChunk()
 		l.chunks.At(o.tail).next = next
@@ -95,6 +102,15 @@ func (l *Loop) Send(slot Slot, f Frame, lane Lane) {
 	o.queued += uint32(len(entry.bytes))
 	if s.flags&flagBlocked == 0 {
 		l.enlist(slot, s, lane)
+	}
+	return true
+}
+
+// WatchDrain asks for one call of [Events.Drained], when nothing is queued for slot any more.
+// For a stream with nothing queued there is nothing to wait for, and no call.
+func (l *Loop) WatchDrain(slot Slot) {
+	if s := l.streams.At(uint32(slot)); s.outbox != 0 {
+		s.flags |= flagWatched
 	}
 }
 

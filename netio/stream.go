@@ -55,6 +55,7 @@ const (
 	flagExpress streamFlags = 1 << iota // stands in the express lane
 	flagBulk                            // stands in the bulk lane
 	flagBlocked                         // the socket took a short write; EPOLLOUT is armed
+	flagWatched                         // the owner wants to hear when the outbox is empty
 )
 
 // stream is all that an idle socket costs here. No pointers.

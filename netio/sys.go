@@ -28,11 +28,9 @@ type sys interface {
 
 // kernel is Linux. Reads and writes are raw system calls: the sockets do not block, so the
 // scheduler need not be told; only a wait that may last is a call that it sees.
-type kernel struct{ start time.Time }
+type kernel struct{}
 
-func newKernel() kernel { return kernel{start: time.Now().Add(-time.Second)} }
-
-func (k kernel) now() int64 { return int64(time.Since(k.start)) }
+func (kernel) now() int64 { return Clock() }
 
 func (kernel) epollCreate() (int, unix.Errno) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -99,6 +97,13 @@ func (kernel) setOption(fd, level, option, value int) unix.Errno {
 }
 
 func (kernel) close(fd int) unix.Errno { return errnoOf(unix.Close(fd)) }
+
+// processStart is where [Clock] counts from: a little in the past, so that it never says 0.
+var processStart = time.Now().Add(-time.Second)
+
+// Clock is a monotonic time in nanoseconds, the same for all loops of the process: what
+// [Loop.NewFrame] takes. Any goroutine.
+func Clock() int64 { return int64(time.Since(processStart)) }
 
 func errnoOf(err error) unix.Errno {
 	if err == nil {

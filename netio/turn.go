@@ -190,6 +190,11 @@ func (l *Loop) timer(slot Slot, s *stream) {
 	l.events.Timer(slot)
 }
 
+func (l *Loop) drained(slot Slot) {
+	defer l.guard(slot)
+	l.events.Drained(slot)
+}
+
 func (l *Loop) closed(slot Slot, s *stream) {
 	defer l.guard(0)
 	l.events.Closed(slot, s.reason)
