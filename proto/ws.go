@@ -75,6 +75,11 @@ const (
 	headerBytesMax       = serverHeaderBytesMax + maskBytes
 )
 
+const (
+	closeBadGateway CloseCode = 1014 // registered; we never send it
+	closeLast       CloseCode = 4999
+)
+
 // pingFrame is a ping without a payload, for everybody.
 var pingFrame = ws.CompiledPing
 
@@ -142,7 +147,7 @@ func appendServerHeader(dst []byte, opcode Opcode, size int) []byte {
 // must not be sent (RFC 6455, 7.4.1: [CloseNoStatus] and the like) gives a close frame without
 // code and reason, so that the code and reason of a received close can be echoed as they are.
 func AppendClose(dst []byte, code CloseCode, reason string) []byte {
-	if ws.CheckCloseFrameData(knownCode(code), "") != nil {
+	if !mayBeSent(code) {
 		return AppendFrame(dst, OpClose, nil)
 	}
 	if !utf8.ValidString(reason) {
@@ -160,11 +165,14 @@ func AppendClose(dst []byte, code CloseCode, reason string) []byte {
 	return append(dst, reason...)
 }
 
-// knownCode lets gobwas/ws judge the codes 1012 to 1014, which were registered after RFC 6455
-// and which it does not know, as it judges 1011.
-func knownCode(code CloseCode) ws.StatusCode {
-	if code >= CloseRestart && code <= 1014 {
-		return ws.StatusInternalServerError
+// mayBeSent reports whether a close frame may carry code (RFC 6455, 7.4). gobwas/ws does not
+// know 1012 to 1014, which were registered after it, nor that codes end at 4999.
+func mayBeSent(code CloseCode) bool {
+	switch {
+	case code >= CloseRestart && code <= closeBadGateway:
+		return true
+	case code > closeLast:
+		return false
 	}
-	return ws.StatusCode(code)
+	return ws.CheckCloseFrameData(ws.StatusCode(code), "") == nil
 }

@@ -25,8 +25,9 @@ func (e *ProtocolError) Error() string {
 	return "websocket: " + strconv.Itoa(int(e.Code)) + ": " + e.Reason
 }
 
-// All that can go wrong while reading, made once: a flood of bad frames allocates nothing.
+// All that can go wrong while reading, made once: a flood of bad frames costs next to nothing.
 var (
+	errHeader          = &ProtocolError{CloseProtocolError, "bad frame header"}
 	errReservedOpcode  = &ProtocolError{CloseProtocolError, "reserved opcode"}
 	errControlLong     = &ProtocolError{CloseProtocolError, "control frame over 125 bytes"}
 	errControlFragment = &ProtocolError{CloseProtocolError, "fragmented control frame"}
@@ -238,25 +239,29 @@ func (r *MessageReader) checkHeader(reservedBits byte) *ProtocolError {
 
 // headerError words what gobwas/ws found.
 func headerError(err error) *ProtocolError {
-	switch {
-	case errors.Is(err, ws.ErrProtocolOpCodeReserved): // RFC 6455, 5.2
+	var found ws.ProtocolError
+	if !errors.As(err, &found) {
+		return errHeader
+	}
+	switch found {
+	case ws.ErrProtocolOpCodeReserved: // RFC 6455, 5.2
 		return errReservedOpcode
-	case errors.Is(err, ws.ErrProtocolControlPayloadOverflow): // RFC 6455, 5.5
+	case ws.ErrProtocolControlPayloadOverflow: // RFC 6455, 5.5
 		return errControlLong
-	case errors.Is(err, ws.ErrProtocolControlNotFinal): // RFC 6455, 5.4 and 5.5
+	case ws.ErrProtocolControlNotFinal: // RFC 6455, 5.4 and 5.5
 		return errControlFragment
-	case errors.Is(err, ws.ErrProtocolNonZeroRsv): // RFC 6455, 5.2
+	case ws.ErrProtocolNonZeroRsv: // RFC 6455, 5.2
 		return errReservedBits
-	case errors.Is(err, ws.ErrProtocolMaskRequired): // RFC 6455, 5.1
+	case ws.ErrProtocolMaskRequired: // RFC 6455, 5.1
 		return errUnmasked
-	case errors.Is(err, ws.ErrProtocolMaskUnexpected): // RFC 6455, 5.1
+	case ws.ErrProtocolMaskUnexpected: // RFC 6455, 5.1
 		return errMasked
-	case errors.Is(err, ws.ErrProtocolContinuationExpected): // RFC 6455, 5.4
+	case ws.ErrProtocolContinuationExpected: // RFC 6455, 5.4
 		return errInsideMessage
-	case errors.Is(err, ws.ErrProtocolContinuationUnexpected): // RFC 6455, 5.4
+	case ws.ErrProtocolContinuationUnexpected: // RFC 6455, 5.4
 		return errStray
 	}
-	return &ProtocolError{CloseProtocolError, "bad frame header"}
+	return errHeader
 }
 
 // readPayload takes the next part of the payload of the frame at hand, which may be none of it
@@ -360,7 +365,7 @@ func controlMessage(opcode Opcode, payload []byte) (Message, *ProtocolError) {
 		return Message{Op: OpClose, Code: CloseNoStatus}, nil
 	}
 	code := CloseCode(binary.BigEndian.Uint16(payload))
-	if ws.CheckCloseFrameData(knownCode(code), "") != nil || code >= 5000 { // RFC 6455, 7.4
+	if !mayBeSent(code) { // RFC 6455, 7.4
 		return Message{}, errCloseCode
 	}
 	if !utf8.Valid(payload[2:]) { // RFC 6455, 5.5.1
