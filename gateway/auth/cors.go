@@ -1,0 +1,67 @@
+package auth
+
+import (
+	"net/http"
+	"strings"
+)
+
+// preflightSeconds is how long a browser may keep the answer to a preflight.
+const preflightSeconds = "600"
+
+// CORS adds to an answer's header what lets the request's page read it (Fetch 3.2): its exact
+// origin if it is allowed, with credentials, and nothing otherwise. Vary names Origin in every
+// case, so that no cache gives one page's answer to another. Call it for every answer, errors
+// included, that a page might read.
+func (o Origins) CORS(header http.Header, r *http.Request) {
+	addVary(header, "Origin")
+	values := r.Header["Origin"]
+	if len(values) != 1 {
+		return
+	}
+	page, err := parseOrigin(values[0])
+	if err != nil || !o.has(page) {
+		return
+	}
+	header.Set("Access-Control-Allow-Origin", values[0])
+	header.Set("Access-Control-Allow-Credentials", "true")
+	header.Set("Access-Control-Expose-Headers", "Retry-After")
+}
+
+// IsPreflight reports whether the request is a CORS preflight (Fetch 3.2.2), to be answered with
+// 204 after [Origins.Preflight] and not to be taken for the request that it announces.
+func IsPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && len(r.Header["Origin"]) > 0 && len(r.Header["Access-Control-Request-Method"]) > 0
+}
+
+// Preflight adds to the answer to a preflight what [Origins.CORS] adds and, if the origin is
+// allowed, which methods and headers the page may use. methods are those of the route.
+func (o Origins) Preflight(header http.Header, r *http.Request, methods ...string) {
+	o.CORS(header, r)
+	addVary(header, "Access-Control-Request-Method", "Access-Control-Request-Headers")
+	if header.Get("Access-Control-Allow-Origin") == "" {
+		return
+	}
+	header.Set("Access-Control-Allow-Methods", strings.Join(methods, ", "))
+	header.Set("Access-Control-Allow-Headers", "Authorization, Last-Event-ID, Content-Type")
+	header.Set("Access-Control-Max-Age", preflightSeconds)
+}
+
+// addVary adds names that Vary does not hold yet.
+func addVary(header http.Header, names ...string) {
+	for _, name := range names {
+		if !varies(header, name) {
+			header.Add("Vary", name)
+		}
+	}
+}
+
+func varies(header http.Header, name string) bool {
+	for _, line := range header["Vary"] {
+		for held := range strings.SplitSeq(line, ",") {
+			if held = strings.TrimSpace(held); held == "*" || strings.EqualFold(held, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
