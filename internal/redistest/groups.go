@@ -132,20 +132,47 @@ func StartSentinel(t testing.TB) *Sentinel {
 		t.Fatal("redistest: the replica did not connect to its primary")
 	}
 	const count = 3
-	for range count {
-		file := filepath.Join(t.TempDir(), "sentinel.conf")
-		content := fmt.Sprintf("bind 127.0.0.1\nsentinel monitor %[1]s 127.0.0.1 %[2]d 2\n"+
-			"sentinel down-after-milliseconds %[1]s 500\nsentinel failover-timeout %[1]s 2000\n",
-			SentinelMaster, group.Primary.Port)
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+	ports := make([]int, count)
+	for index := range ports {
+		port, err := FreePort()
+		if err != nil {
 			t.Fatal(err)
 		}
-		group.Sentinels = append(group.Sentinels, Start(t, file, "--sentinel"))
+		ports[index] = port
+	}
+	for index := range ports {
+		file := filepath.Join(t.TempDir(), "sentinel.conf")
+		if err := os.WriteFile(file, []byte(group.sentinelConfig(ports, index)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sentinel, err := RunOn(ports[index], file, "--sentinel")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(sentinel.Close)
+		group.Sentinels = append(group.Sentinels, sentinel)
 	}
 	if !poll(groupTimeout, func() bool { return group.agreed(count) }) {
 		t.Fatalf("redistest: the Sentinels did not find each other within %v", groupTimeout)
 	}
 	return group
+}
+
+// sentinelConfig introduces a Sentinel to its peers and the replica, which they would otherwise
+// take several seconds to find.
+func (g *Sentinel) sentinelConfig(ports []int, self int) string {
+	var config strings.Builder
+	fmt.Fprintf(&config, "bind 127.0.0.1\nsentinel myid %040x\n", self+1)
+	fmt.Fprintf(&config, "sentinel monitor %s 127.0.0.1 %d 2\n", SentinelMaster, g.Primary.Port)
+	fmt.Fprintf(&config, "sentinel down-after-milliseconds %s 500\n", SentinelMaster)
+	fmt.Fprintf(&config, "sentinel failover-timeout %s 2000\n", SentinelMaster)
+	fmt.Fprintf(&config, "sentinel known-replica %s 127.0.0.1 %d\n", SentinelMaster, g.Replica.Port)
+	for index, port := range ports {
+		if index != self {
+			fmt.Fprintf(&config, "sentinel known-sentinel %s 127.0.0.1 %d %040x\n", SentinelMaster, port, index+1)
+		}
+	}
+	return config.String()
 }
 
 // agreed reports whether every Sentinel knows the others and the replica.
