@@ -15,8 +15,28 @@
 // # Who owns what
 //
 // Payloads and channel names handed to a callback are immutable and may be kept. Callbacks run
-// on the broker's own goroutines, one per node and connection, and must not block: an event
-// callback that waits holds up every channel of that node.
+// on the broker's own goroutines and must not block: an event callback that waits holds up every
+// channel of its node. Confirmed, Lost, Refused and Health are never called at the same time as
+// each other; Event is called by one goroutine per node, in order with what the other callbacks
+// say of that node's subscriptions. No lock that a method of Broker needs is held meanwhile, so a
+// callback may call every method but Close.
+//
+// # How Redis is used
+//
+// Per node there are one command connection, which publishes, and one connection that only
+// subscribes, whose reader calls back with no queue in between:
+//
+//	director --- finds the nodes: a URL, the Sentinels' vote, CLUSTER SLOTS
+//	   |
+//	 node ------ connects, with backoff, and serves one session after the other
+//	   |
+//	session ---- reader: events and confirmations     prober: canary out, ROLE
+//	             subscriber: batches of SUBSCRIBE     watchdog: canary back
+//	             publisher: batches of PUBLISH
+//
+// What is wanted is a table, not a queue: a channel that flaps changes two bits. A session that
+// fails in any way is thrown away whole, its subscriptions are reported Lost, and the next one
+// subscribes anew, so there is one way to recover and it is used for every fault.
 package broker
 
 import (
@@ -45,9 +65,11 @@ type Subscription struct {
 	Kind    Kind
 }
 
-// Message is one event to publish. Payload is only read.
+// Message is one event to publish.
 type Message struct {
 	Channel string
+	// Payload is only read, but without a copy: after a Publish that failed it may still be in
+	// use and must not be changed or reused.
 	Payload []byte
 	Kind    Kind // Plain or Sharded
 }
@@ -97,8 +119,16 @@ type Callbacks struct {
 }
 
 // ErrUnavailable is what Publish returns, wrapped, when the broker could not be reached or did
-// not answer in time. Nothing, or in a Cluster with sharded channels a part, was published.
+// not answer in time. Nothing was published as far as is known: an answer that was lost on its
+// way, and in a Cluster a part of several sharded channels, can't be excluded.
 var ErrUnavailable = errors.New("broker unavailable")
+
+// ErrRefused is what Publish and [Callbacks.Refused] give, wrapped with Redis's own words and
+// what to do, when Redis answered and does not allow it (NOPERM, OOM).
+var ErrRefused = errors.New("refused by Redis")
+
+// ErrClosed is what the methods of a closed broker return.
+var ErrClosed = errors.New("broker closed")
 
 // Broker is the source of events. All methods are safe for use by many goroutines.
 type Broker interface {
@@ -110,11 +140,16 @@ type Broker interface {
 	Subscribe(sub Subscription)
 	// Unsubscribe says that nobody wants sub any more. It never blocks. The broker keeps the
 	// subscription for a linger time in case somebody comes back; events may still arrive then.
+	// After that time it is forgotten: a later Subscribe begins anew, and its first confirmation
+	// says nothing of what came in between.
 	Unsubscribe(sub Subscription)
 	// Publish publishes messages in order, all of them or (where Redis allows it: everywhere but
 	// for Sharded messages of different slots) none. A nil error means that the broker has them.
+	// Without a deadline in ctx it gives up after two seconds.
 	Publish(ctx context.Context, messages []Message) error
+	// Health returns what was last told to [Callbacks.Health].
 	Health() Health
+	// Stats returns the counts of this moment.
 	Stats() Stats
 	// Close ends all connections and goroutines and waits for them. No callback runs after it.
 	Close() error

@@ -1,0 +1,218 @@
+// Package brokertest holds one contract suite that every [broker.Broker] passes, and the recorder
+// that it and other tests of brokers listen with.
+package brokertest
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/broker"
+)
+
+// What says which callback made a [Record].
+type What string
+
+// The callbacks.
+const (
+	Event     What = "event"
+	Confirmed What = "confirmed"
+	Mended    What = "confirmed after a loss"
+	Lost      What = "lost"
+	Refused   What = "refused"
+	Health    What = "health"
+)
+
+// Record is one callback, or one subscription of one.
+type Record struct {
+	What    What
+	At      time.Time // when the callback ran
+	Sub     broker.Subscription
+	Channel string // of an event
+	Payload []byte // of an event, as it was handed over
+	// Received is what the broker gave with the event.
+	Received time.Time
+	Err      error
+	Health   broker.Health
+}
+
+// Recorder keeps every callback in the order in which they came. It is safe for use by several
+// goroutines.
+type Recorder struct {
+	mutex   sync.Mutex
+	records []Record
+	running int  // callbacks under way that must not overlap
+	overlap bool // they did
+	arrived chan struct{}
+}
+
+// NewRecorder makes an empty recorder.
+func NewRecorder() *Recorder {
+	return &Recorder{arrived: make(chan struct{}, 1)}
+}
+
+// Callbacks returns callbacks that record.
+func (r *Recorder) Callbacks() broker.Callbacks {
+	return broker.Callbacks{
+		Event: func(channel string, payload []byte, received time.Time) {
+			r.add(Record{What: Event, Channel: channel, Payload: payload, Received: received})
+		},
+		Confirmed: func(subs []broker.Subscription, lost bool) {
+			defer r.alone()()
+			what := Confirmed
+			if lost {
+				what = Mended
+			}
+			r.addSubs(what, subs)
+		},
+		Lost: func(subs []broker.Subscription) {
+			defer r.alone()()
+			r.addSubs(Lost, subs)
+		},
+		Refused: func(sub broker.Subscription, err error) {
+			defer r.alone()()
+			r.add(Record{What: Refused, Sub: sub, Err: err})
+		},
+		Health: func(health broker.Health) {
+			defer r.alone()()
+			r.add(Record{What: Health, Health: health})
+		},
+	}
+}
+
+// alone notes when two callbacks run at once that must not.
+func (r *Recorder) alone() (done func()) {
+	r.mutex.Lock()
+	r.running++
+	r.overlap = r.overlap || r.running > 1
+	r.mutex.Unlock()
+	return func() {
+		r.mutex.Lock()
+		r.running--
+		r.mutex.Unlock()
+	}
+}
+
+func (r *Recorder) addSubs(what What, subs []broker.Subscription) {
+	records := make([]Record, len(subs))
+	for index, sub := range subs {
+		records[index] = Record{What: what, Sub: sub}
+	}
+	r.add(records...)
+}
+
+func (r *Recorder) add(records ...Record) {
+	now := time.Now()
+	r.mutex.Lock()
+	for index := range records {
+		records[index].At = now
+	}
+	r.records = append(r.records, records...)
+	r.mutex.Unlock()
+	select {
+	case r.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// Records returns a copy of what was recorded.
+func (r *Recorder) Records() []Record {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return append([]Record(nil), r.records...)
+}
+
+// Overlapped reports whether Confirmed, Lost, Refused or Health ran at the same time.
+func (r *Recorder) Overlapped() bool {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.overlap
+}
+
+// Count returns how often what was recorded, of any subscription.
+func (r *Recorder) Count(what What) int {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	count := 0
+	for index := range r.records {
+		if r.records[index].What == what {
+			count++
+		}
+	}
+	return count
+}
+
+// CountOf returns how often what was recorded of sub.
+func (r *Recorder) CountOf(what What, sub broker.Subscription) int {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	count := 0
+	for index := range r.records {
+		if r.records[index].What == what && r.records[index].Sub == sub {
+			count++
+		}
+	}
+	return count
+}
+
+// Events returns the payloads that came on channel.
+func (r *Recorder) Events(channel string) []string {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	var payloads []string
+	for index := range r.records {
+		if r.records[index].What == Event && r.records[index].Channel == channel {
+			payloads = append(payloads, string(r.records[index].Payload))
+		}
+	}
+	return payloads
+}
+
+// WaitTimeout is how long waits of this package last before they fail the test.
+const WaitTimeout = 20 * time.Second
+
+// Wait looks at condition whenever something was recorded, and now and then, and fails the test
+// if it does not hold within [WaitTimeout].
+func (r *Recorder) Wait(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(WaitTimeout)
+	defer deadline.Stop()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for !condition() {
+		select {
+		case <-r.arrived:
+		case <-ticker.C:
+		case <-deadline.C:
+			t.Fatalf("waited %v in vain for: %s\nlast records:\n%s", WaitTimeout, what, r.Tail(20))
+		}
+	}
+}
+
+// WaitConfirmed waits until sub was confirmed, with or without a loss, at least times times.
+func (r *Recorder) WaitConfirmed(t testing.TB, sub broker.Subscription, times int) {
+	t.Helper()
+	r.Wait(t, fmt.Sprintf("confirmation %d of %s", times, sub.Channel), func() bool {
+		return r.CountOf(Confirmed, sub)+r.CountOf(Mended, sub) >= times
+	})
+}
+
+// WaitEvents waits until count events came on channel and returns their payloads.
+func (r *Recorder) WaitEvents(t testing.TB, channel string, count int) []string {
+	t.Helper()
+	r.Wait(t, fmt.Sprintf("%d events on %s", count, channel), func() bool { return len(r.Events(channel)) >= count })
+	return r.Events(channel)
+}
+
+// Tail describes the last records, events by channel and length only.
+func (r *Recorder) Tail(count int) string {
+	records := r.Records()
+	var text strings.Builder
+	for _, record := range records[max(0, len(records)-count):] {
+		fmt.Fprintf(&text, "%s %s %s%s %d bytes, delivering %v %s %v\n", record.At.Format("05.000"), record.What,
+			record.Sub.Channel, record.Channel, len(record.Payload), record.Health.Delivering, record.Health.Reason, record.Err)
+	}
+	return text.String()
+}

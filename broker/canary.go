@@ -1,0 +1,237 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// canaryInterval is how often a canary is published per node.
+	canaryInterval = time.Second
+	// canarySilence is how long none may come back before the node counts as not delivering.
+	canarySilence = 2 * time.Second
+	// canaryWatch is how often that is looked at.
+	canaryWatch = 100 * time.Millisecond
+	// canaryEnterTimeout bounds the answer to the subscription to the canaries.
+	canaryEnterTimeout = 2 * time.Second
+	// roleInterval is how often the server is asked whether it still is a primary.
+	roleInterval = 2 * time.Second
+	// slotTriesMax bounds the search for a channel name in a slot of a node. One in a few is
+	// found at once; a prefix with a hash tag may allow none.
+	slotTriesMax = 1 << 12
+)
+
+// canary is an event of our own that proves that what is published on a node arrives here: it
+// leaves by the command connection and must return by the pub/sub connection.
+type canary struct {
+	kind Kind // Plain or Sharded
+
+	name     atomic.Pointer[string] // in Redis
+	returned atomic.Int64           // nanoseconds since the session was opened, of the last return
+	refused  atomic.Bool            // Redis does not allow it: nothing can be proved
+	deaf     atomic.Bool            // and what it does not allow is to listen to it
+	lost     atomic.Bool            // its slot moved away
+}
+
+func newCanary(kind Kind, name string) *canary {
+	made := &canary{kind: kind}
+	made.name.Store(&name)
+	return made
+}
+
+// canaryName is a channel that no user can name: types beginning with __ are refused.
+func (r *Redis) canaryName() string { return r.prefix + "__millrace:canary:" + r.random }
+
+// nameCanaries sets what the session proves itself by: the plain canary, and in a Cluster one in
+// a slot of this node. It comes before the reader starts, which looks at them.
+func (s *session) nameCanaries() {
+	s.canaries = []*canary{newCanary(Plain, s.node.broker.canaryName())}
+	if name, ok := s.shardedCanaryName(); ok {
+		s.canaries = append(s.canaries, newCanary(Sharded, name))
+	}
+}
+
+func (s *session) subscribeCanaries() error {
+	for _, c := range s.canaries {
+		if err := s.subscribeCanary(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) subscribeCanary(c *canary) error {
+	ctx, cancel := context.WithTimeout(s.ctx, canaryEnterTimeout)
+	defer cancel()
+	b := s.pubsub.B()
+	built := b.Subscribe().Channel(*c.name.Load()).Build()
+	if c.kind == Sharded {
+		built = b.Ssubscribe().Channel(*c.name.Load()).Build()
+	}
+	err := s.pubsub.Do(ctx, built).Error()
+	if _, isReply := redisReply(err); isReply {
+		c.deaf.Store(true)
+		s.canaryRefused(c, err)
+		return nil
+	}
+	if err == nil {
+		c.deaf.Store(false)
+	}
+	return err
+}
+
+// shardedCanaryName finds a channel in a slot of this node.
+func (s *session) shardedCanaryName() (string, bool) {
+	r := s.node.broker
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if !r.cluster || r.slots == nil {
+		return "", false
+	}
+	for try := range slotTriesMax {
+		name := r.canaryName() + ":" + strconv.Itoa(int(s.number)) + "." + strconv.Itoa(try)
+		if r.slots[slotOf(name)] == s.node.number {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// canaryRefused notes that Redis does not let a canary through. The session goes on without
+// proof, for tearing it down would mend nothing; health says that nothing is proved.
+func (s *session) canaryRefused(c *canary, err error) {
+	class, _ := diagnose(err)
+	if class == causeTopology && c.kind == Sharded {
+		c.deaf.Store(false)
+		c.lost.Store(true)
+		s.node.broker.askTopology()
+		return
+	}
+	c.refused.Store(true)
+	s.delivered.Store(false)
+	err = fmt.Errorf("the canary %s: %w", *c.name.Load(), err)
+	s.node.broker.report(s.node.target(), err)
+	s.node.setFault(err)
+}
+
+// canaryReturned is called by the reader. A canary of an earlier session proves nothing.
+func (s *session) canaryReturned(c *canary, payload string) {
+	if payload != strconv.FormatUint(uint64(s.number), 10) {
+		return
+	}
+	c.returned.Store(max(int64(time.Since(s.opened)), 1))
+	if s.proved() && s.delivered.CompareAndSwap(false, true) {
+		s.node.broker.running.Go(s.tellDelivered)
+	}
+}
+
+// proved reports whether every canary has come back.
+func (s *session) proved() bool {
+	for _, c := range s.canaries {
+		if c.refused.Load() || c.returned.Load() == 0 && !c.lost.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+// tellDelivered does what the reader must not wait for.
+func (s *session) tellDelivered() {
+	if s.ctx.Err() != nil {
+		return
+	}
+	if away, told := s.node.setDelivering(s); told {
+		s.node.broker.recovered(s.node.target(), away)
+	}
+}
+
+// probeLoop publishes the canaries, and asks the server now and then whether it is a primary: a
+// primary that was demoted goes on delivering its own canary.
+func (s *session) probeLoop() {
+	roleAsked := time.Now()
+	payload := strconv.FormatUint(uint64(s.number), 10)
+	for {
+		for _, c := range s.canaries {
+			s.probe(c, payload)
+		}
+		if time.Since(roleAsked) >= roleInterval {
+			roleAsked = time.Now()
+			s.askRole()
+		}
+		if !pause(s.ctx, canaryInterval, nil) {
+			return
+		}
+	}
+}
+
+// probe publishes one canary. A failure is no verdict, for rueidis makes a lost command
+// connection anew: the watch has it.
+func (s *session) probe(c *canary, payload string) {
+	if c.lost.Load() && !s.replaceCanary(c) {
+		return
+	}
+	if c.deaf.Load() && s.subscribeCanary(c) != nil || c.deaf.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, canaryInterval)
+	defer cancel()
+	b := s.client.B()
+	built := b.Publish().Channel(*c.name.Load()).Message(payload).Build()
+	if c.kind == Sharded {
+		built = b.Spublish().Channel(*c.name.Load()).Message(payload).Build()
+	}
+	err := s.client.Do(ctx, built).Error()
+	if _, isReply := redisReply(err); isReply {
+		s.canaryRefused(c, err)
+		return
+	}
+	if err == nil && c.refused.Load() {
+		c.returned.Store(max(int64(time.Since(s.opened)), 1)) // allowed again: silence counts from now
+		c.refused.Store(false)
+	}
+}
+
+// replaceCanary takes another slot of this node for a canary whose slot moved away, and reports
+// whether there was one.
+func (s *session) replaceCanary(c *canary) bool {
+	name, found := s.shardedCanaryName()
+	if !found {
+		return false
+	}
+	c.name.Store(&name)
+	c.returned.Store(max(int64(time.Since(s.opened)), 1))
+	c.lost.Store(false)
+	return s.subscribeCanary(c) == nil && !c.lost.Load()
+}
+
+// askRole ends the session when the server is no longer a primary.
+func (s *session) askRole() {
+	found, err := identify(s.ctx, s.client)
+	if err == nil && found.role != "master" {
+		s.fail(errDemoted)
+	}
+	// An error is no verdict: the canary tells what it means.
+}
+
+// watch ends the session when a canary has been silent for too long.
+func (s *session) watch() {
+	ticker := time.NewTicker(canaryWatch)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-s.ctx.Done():
+			return
+		}
+		for _, c := range s.canaries {
+			silent := time.Since(s.opened) - time.Duration(c.returned.Load())
+			if silent >= canarySilence && !c.refused.Load() && !c.lost.Load() {
+				s.fail(errSilent)
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,40 @@
+package broker_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain fails the run when goroutines or descriptors are left behind.
+func TestMain(m *testing.M) {
+	before := openDescriptors()
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		deadline := time.Now().Add(3 * time.Second)
+		for openDescriptors() > before && time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		// The runtime's own poller takes up to three when the first socket is made.
+		if after := openDescriptors(); after > before+3 {
+			fmt.Fprintf(os.Stderr, "%d descriptors left open\n", after-before)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func openDescriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}

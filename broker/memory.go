@@ -1,0 +1,400 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MemoryOptions says how the memory broker behaves. The zero value is good.
+type MemoryOptions struct {
+	// Linger is how long a subscription outlives its last user. Default 5 s; negative: not.
+	Linger time.Duration
+	// QueueMessagesMax bounds the messages that are published and not handed over yet. A Publish
+	// that finds no room waits. Default and at most 65,536; a single Publish of more messages
+	// than that fails.
+	QueueMessagesMax int
+}
+
+// memoryQueueMessagesMax is the default of MemoryOptions.QueueMessagesMax: at a few hundred
+// bytes a message some ten megabytes, and less than a second of work.
+const memoryQueueMessagesMax = 1 << 16
+
+// Memory is the [Broker] for a single process: nothing leaves it and nothing is ever lost. One
+// goroutine calls back, in the order of publication. Make it with [NewMemory].
+type Memory struct {
+	linger time.Duration
+	room   int
+
+	callbacks Callbacks // set by Start
+
+	events, published, publishErrors atomic.Uint64
+
+	mutex    sync.Mutex // guards what follows; never held during a callback
+	started  bool
+	closed   bool
+	since    time.Time
+	wanted   map[Subscription]*memoryEntry
+	patterns map[string]bool // prefixes of confirmed patterns
+	lingers  []memoryLinger  // in the order of their ends
+	jobs     []memoryJob     // to be done, oldest first
+	queued   int             // messages in jobs
+	confirms int             // entries that are confirmed
+	pending  int             // entries that are wanted and not confirmed
+	freed    chan struct{}   // closed and replaced when room was made
+
+	wake chan struct{} // buffered by one
+	quit chan struct{} // closed by Close
+	done chan struct{} // closed when the goroutine has returned
+}
+
+// memoryEntry is one subscription.
+type memoryEntry struct {
+	wanted    bool
+	confirmed bool
+	asked     bool // a confirmation stands in jobs
+	lingers   bool // stands in lingers
+	ends      time.Time
+}
+
+type memoryLinger struct {
+	sub Subscription
+	at  time.Time
+}
+
+// memoryJob is either messages to hand over or a subscription to confirm.
+type memoryJob struct {
+	messages  []Message
+	published time.Time
+	confirm   Subscription
+}
+
+var _ Broker = (*Memory)(nil)
+
+// NewMemory makes a memory broker.
+func NewMemory(options MemoryOptions) *Memory {
+	linger := options.Linger
+	switch {
+	case linger == 0:
+		linger = lingerDefault
+	case linger < 0:
+		linger = 0
+	}
+	room := options.QueueMessagesMax
+	if room <= 0 || room > memoryQueueMessagesMax {
+		room = memoryQueueMessagesMax
+	}
+	return &Memory{
+		linger: linger, room: room,
+		wanted: make(map[Subscription]*memoryEntry), patterns: make(map[string]bool),
+		freed: make(chan struct{}),
+		wake:  make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// Start implements [Broker]. A memory broker delivers at once.
+func (m *Memory) Start(callbacks Callbacks) error {
+	if err := callbacks.complete(); err != nil {
+		return err
+	}
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	switch {
+	case m.closed:
+		return ErrClosed
+	case m.started:
+		return errors.New("broker: started twice")
+	}
+	m.started, m.callbacks, m.since = true, callbacks, time.Now()
+	go m.run()
+	return nil
+}
+
+// Close implements [Broker]. Messages that were not handed over yet are dropped.
+func (m *Memory) Close() error {
+	m.mutex.Lock()
+	started, closed := m.started, m.closed
+	m.closed = true
+	m.mutex.Unlock()
+	if !closed {
+		close(m.quit)
+	}
+	if started {
+		<-m.done
+	}
+	return nil
+}
+
+// Subscribe implements [Broker].
+func (m *Memory) Subscribe(sub Subscription) {
+	if sub.Channel == "" || sub.Kind > Pattern {
+		return
+	}
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if m.closed {
+		return
+	}
+	entry := m.wanted[sub]
+	if entry == nil {
+		entry = &memoryEntry{}
+		m.wanted[sub] = entry
+	}
+	if !entry.wanted && !entry.confirmed {
+		m.pending++
+	}
+	entry.wanted = true
+	if !entry.asked {
+		entry.asked = true
+		m.jobs = append(m.jobs, memoryJob{confirm: sub})
+		signal(m.wake)
+	}
+}
+
+// Unsubscribe implements [Broker].
+func (m *Memory) Unsubscribe(sub Subscription) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	entry := m.wanted[sub]
+	if entry == nil || !entry.wanted {
+		return
+	}
+	entry.wanted = false
+	if !entry.confirmed {
+		m.pending--
+	}
+	entry.ends = time.Now().Add(m.linger)
+	if !entry.lingers {
+		entry.lingers = true
+		m.lingers = append(m.lingers, memoryLinger{sub: sub, at: entry.ends})
+		signal(m.wake)
+	}
+}
+
+// Publish implements [Broker]. Nil means that the messages stand in the queue; they are copied.
+func (m *Memory) Publish(ctx context.Context, messages []Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	copied, err := copyMessages(messages)
+	if err == nil {
+		err = m.enter(ctx, copied)
+	}
+	if err != nil {
+		m.publishErrors.Add(uint64(len(messages)))
+		return fmt.Errorf("publish: %w", err)
+	}
+	m.published.Add(uint64(len(messages)))
+	return nil
+}
+
+// copyMessages copies the payloads into one allocation, for callbacks may keep them.
+func copyMessages(messages []Message) ([]Message, error) {
+	total := 0
+	for index, message := range messages {
+		if message.Kind > Sharded || message.Channel == "" {
+			return nil, fmt.Errorf("message %d of %d: a message goes to a plain or sharded channel with a name", index+1, len(messages))
+		}
+		total += len(message.Payload)
+	}
+	copied := append([]Message(nil), messages...)
+	payloads := make([]byte, 0, total)
+	for index := range copied {
+		from := len(payloads)
+		payloads = append(payloads, copied[index].Payload...)
+		copied[index].Payload = payloads[from:len(payloads):len(payloads)]
+	}
+	return copied, nil
+}
+
+// enter puts messages into the queue, waiting for room as long as ctx, at most publishTimeout
+// where that has no deadline, allows.
+func (m *Memory) enter(ctx context.Context, messages []Message) error {
+	if len(messages) > m.room {
+		return fmt.Errorf("%w: %d messages at once, at most %d are possible", ErrUnavailable, len(messages), m.room)
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, publishTimeout)
+		defer cancel()
+	}
+	for {
+		m.mutex.Lock()
+		if m.closed || !m.started {
+			m.mutex.Unlock()
+			return fmt.Errorf("%w: the memory broker is not running", ErrUnavailable)
+		}
+		if m.queued+len(messages) <= m.room {
+			m.queued += len(messages)
+			m.jobs = append(m.jobs, memoryJob{messages: messages, published: time.Now()})
+			signal(m.wake)
+			m.mutex.Unlock()
+			return nil
+		}
+		freed := m.freed
+		m.mutex.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %d messages wait to be handed over: %w", ErrUnavailable, m.room, ctx.Err())
+		case <-m.quit:
+			return fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
+		}
+	}
+}
+
+// run does the jobs in order.
+func (m *Memory) run() {
+	defer close(m.done)
+	m.callbacks.Health(m.Health())
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		jobs, wait := m.take()
+		for _, job := range jobs {
+			select {
+			case <-m.quit:
+				return
+			default:
+			}
+			m.do(job)
+		}
+		if len(jobs) > 0 {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-m.wake:
+		case <-timer.C:
+		case <-m.quit:
+			return
+		}
+	}
+}
+
+// take returns the jobs that wait, and how long the next end of a linger is away.
+func (m *Memory) take() ([]memoryJob, time.Duration) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	wait := m.endLingers(time.Now())
+	jobs := m.jobs
+	m.jobs = nil
+	return jobs, wait
+}
+
+func (m *Memory) endLingers(now time.Time) time.Duration {
+	for len(m.lingers) > 0 {
+		first := m.lingers[0]
+		if now.Before(first.at) {
+			return first.at.Sub(now)
+		}
+		m.lingers = m.lingers[1:]
+		entry := m.wanted[first.sub]
+		entry.lingers = false
+		switch {
+		case entry.wanted:
+		case now.Before(entry.ends):
+			entry.lingers = true
+			m.lingers = append(m.lingers, memoryLinger{sub: first.sub, at: entry.ends})
+		case !entry.asked: // else the confirmation forgets it
+			m.forget(first.sub)
+		}
+	}
+	return time.Hour
+}
+
+func (m *Memory) forget(sub Subscription) {
+	if m.wanted[sub].confirmed {
+		m.confirms--
+	}
+	delete(m.wanted, sub)
+	if sub.Kind == Pattern {
+		delete(m.patterns, strings.TrimSuffix(sub.Channel, "*"))
+	}
+}
+
+// do carries out one job and calls back without the lock.
+func (m *Memory) do(job memoryJob) {
+	if job.messages == nil {
+		m.confirm(job.confirm)
+		return
+	}
+	for index := range job.messages {
+		message := &job.messages[index]
+		if m.wants(message) {
+			m.events.Add(1)
+			m.callbacks.Event(message.Channel, message.Payload, job.published)
+		}
+	}
+	m.mutex.Lock()
+	m.queued -= len(job.messages)
+	close(m.freed)
+	m.freed = make(chan struct{})
+	m.mutex.Unlock()
+}
+
+// confirm makes a subscription count from here on.
+func (m *Memory) confirm(sub Subscription) {
+	m.mutex.Lock()
+	entry := m.wanted[sub]
+	entry.asked = false
+	if !entry.wanted && !entry.lingers {
+		m.forget(sub)
+		m.mutex.Unlock()
+		return
+	}
+	if !entry.confirmed {
+		entry.confirmed = true
+		m.confirms++
+		if entry.wanted {
+			m.pending--
+		}
+	}
+	if sub.Kind == Pattern {
+		m.patterns[strings.TrimSuffix(sub.Channel, "*")] = true
+	}
+	m.mutex.Unlock()
+	m.callbacks.Confirmed([]Subscription{sub}, false)
+}
+
+// wants reports whether somebody listens to the message's channel.
+func (m *Memory) wants(message *Message) bool {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	entry := m.wanted[Subscription{Channel: message.Channel, Kind: message.Kind}]
+	if entry != nil && entry.confirmed {
+		return true
+	}
+	if message.Kind != Plain || len(m.patterns) == 0 {
+		return false
+	}
+	for index := range len(message.Channel) {
+		if message.Channel[index] == ':' && m.patterns[message.Channel[:index+1]] {
+			return true
+		}
+	}
+	return false
+}
+
+// Health implements [Broker].
+func (m *Memory) Health() Health {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if !m.started || m.closed {
+		return Health{Reason: "not running", Nodes: 1}
+	}
+	return Health{Delivering: true, Reached: true, Since: m.since, Nodes: 1, NodesDelivering: 1}
+}
+
+// Stats implements [Broker].
+func (m *Memory) Stats() Stats {
+	stats := Stats{Events: m.events.Load(), Published: m.published.Load(), PublishErrors: m.publishErrors.Load()}
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	stats.Subscribed, stats.Pending = m.confirms, m.pending
+	return stats
+}

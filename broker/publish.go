@@ -1,0 +1,285 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	// publishQueueMax is how many calls of Publish may wait for one node; more wait to be let in.
+	publishQueueMax = 1024
+	// publishBatchMax is how many commands are sent in one go, give or take one call's.
+	publishBatchMax = 1024
+	// publishTimeout bounds a Publish whose context has no deadline, and each answer of Redis.
+	publishTimeout = 2 * time.Second
+	// publishTries is how often sharded messages are sent after their slot when it moves.
+	publishTries = 4
+)
+
+// Who may decide on a request: the caller gives it up, or the publisher takes it, never both.
+const (
+	requestWaiting uint32 = iota
+	requestTaken
+	requestAbandoned
+)
+
+// publishRequest is the part of one Publish that goes to one node, all or nothing.
+type publishRequest struct {
+	messages []Message
+	state    atomic.Uint32
+	done     chan error // buffered by one, so that the publisher never waits
+}
+
+// Publish implements [Broker].
+func (r *Redis) Publish(ctx context.Context, messages []Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	for index := range messages {
+		if messages[index].Kind > Sharded || messages[index].Channel == "" {
+			return fmt.Errorf("publish: message %d of %d: a message goes to a plain or sharded channel with a name", index+1, len(messages))
+		}
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, publishTimeout)
+		defer cancel()
+	}
+	err := r.publish(ctx, messages)
+	if err != nil {
+		r.publishErrors.Add(uint64(len(messages)))
+		return fmt.Errorf("publish: %w", err)
+	}
+	r.published.Add(uint64(len(messages)))
+	return nil
+}
+
+// publish sends what belongs to one slot or to one node together. Order is kept: each group
+// is answered before the next is sent, and the groups come in the order of their first message.
+func (r *Redis) publish(ctx context.Context, messages []Message) error {
+	r.mutex.Lock()
+	cluster := r.cluster
+	r.mutex.Unlock()
+	if !cluster {
+		return r.publishGroup(ctx, messages, noSlot)
+	}
+	slots := make(map[int][]Message)
+	var order []int
+	for _, message := range messages {
+		slot := noSlot
+		if message.Kind == Sharded {
+			slot = int(slotOf(r.prefix + message.Channel))
+		}
+		if slots[slot] == nil {
+			order = append(order, slot)
+		}
+		slots[slot] = append(slots[slot], message)
+	}
+	for _, slot := range order {
+		if err := r.publishGroup(ctx, slots[slot], slot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noSlot stands for messages that any node may publish.
+const noSlot = -1
+
+// publishGroup publishes messages of one node. A reply that says that the slot is elsewhere
+// proves that nothing was published, so it is sent again to whom the slot has gone.
+func (r *Redis) publishGroup(ctx context.Context, messages []Message, slot int) error {
+	var err error
+	for range publishTries {
+		session, fault := r.publisher(slot)
+		if session == nil {
+			return fmt.Errorf("%w: %s", ErrUnavailable, fault)
+		}
+		err = session.publish(ctx, messages)
+		if class, _, isReply := diagnoseReply(err); !isReply || class != causeTopology || slot == noSlot {
+			return explainPublish(err)
+		}
+		r.askTopology()
+		if !pause(ctx, jitter(movedRetry), nil) {
+			break
+		}
+	}
+	return explainPublish(err)
+}
+
+// publisher returns the session that publishes for a slot, or why there is none.
+func (r *Redis) publisher(slot int) (*session, string) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if r.closed {
+		return nil, ErrClosed.Error()
+	}
+	number := r.plain
+	if slot != noSlot {
+		number = noNode
+		if r.slots != nil {
+			number = r.slots[slot]
+		}
+	}
+	switch {
+	case number == noNode && r.fault != "":
+		return nil, r.fault
+	case number == noNode:
+		return nil, errNotConnected.Error()
+	case r.nodes[number].session == nil:
+		return nil, r.nodes[number].address + ": " + r.nodes[number].fault
+	}
+	return r.nodes[number].session, ""
+}
+
+// explainPublish wraps an error of Redis or the network in ours.
+func explainPublish(err error) error {
+	if err == nil {
+		return nil
+	}
+	class, advice, isReply := diagnoseReply(err)
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		return err
+	case !isReply:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case class == causeTopology, class == causeLoading, class == causeReplica:
+		return fmt.Errorf("%w: %s; %s", ErrUnavailable, plainWords(err), advice)
+	}
+	return fmt.Errorf("%w: %s; %s", ErrRefused, plainWords(err), advice)
+}
+
+// publish hands messages to the session's publisher and waits for the answer.
+func (s *session) publish(ctx context.Context, messages []Message) error {
+	request := &publishRequest{messages: messages, done: make(chan error, 1)}
+	select {
+	case s.requests <- request:
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-request.done:
+		return err
+	case <-ctx.Done():
+		request.state.CompareAndSwap(requestWaiting, requestAbandoned)
+		return ctx.Err()
+	case <-s.ctx.Done():
+	}
+	if request.state.CompareAndSwap(requestWaiting, requestAbandoned) {
+		return context.Cause(s.ctx)
+	}
+	select {
+	case err := <-request.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// publishLoop sends the requests, many at once: while one batch is on its way the next gathers.
+func (s *session) publishLoop() {
+	var taken []*publishRequest
+	for {
+		taken = taken[:0]
+		commands := 0
+		select {
+		case request := <-s.requests:
+			taken, commands = take(taken, request, commands)
+		case <-s.ctx.Done():
+			return
+		}
+	gather:
+		for commands < publishBatchMax {
+			select {
+			case request := <-s.requests:
+				taken, commands = take(taken, request, commands)
+			default:
+				break gather
+			}
+		}
+		if len(taken) > 0 {
+			s.sendPublished(taken, commands)
+		}
+	}
+}
+
+// take accepts a request unless its caller has given up.
+func take(taken []*publishRequest, request *publishRequest, commands int) ([]*publishRequest, int) {
+	if !request.state.CompareAndSwap(requestWaiting, requestTaken) {
+		return taken, commands
+	}
+	return append(taken, request), commands + len(request.messages) + 2
+}
+
+// sendPublished sends a batch and answers each of its requests.
+func (s *session) sendPublished(taken []*publishRequest, count int) {
+	commands := make([]rueidis.Completed, 0, count)
+	b := s.client.B()
+	for _, request := range taken {
+		if len(request.messages) > 1 {
+			commands = append(commands, b.Multi().Build())
+		}
+		for index := range request.messages {
+			commands = append(commands, s.publishCommand(b, &request.messages[index]))
+		}
+		if len(request.messages) > 1 {
+			commands = append(commands, b.Exec().Build())
+		}
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, publishTimeout)
+	defer cancel()
+	results := s.client.DoMulti(ctx, commands...)
+	for _, request := range taken {
+		length := len(request.messages)
+		if length > 1 {
+			length += 2
+		}
+		request.done <- outcome(results[:length])
+		results = results[length:]
+	}
+}
+
+func (s *session) publishCommand(b rueidis.Builder, message *Message) rueidis.Completed {
+	name := s.node.broker.prefix + message.Channel
+	payload := unsafe.String(unsafe.SliceData(message.Payload), len(message.Payload))
+	if message.Kind == Sharded {
+		return b.Spublish().Channel(name).Message(payload).Build()
+	}
+	return b.Publish().Channel(name).Message(payload).Build()
+}
+
+// outcome sums up the replies to one request: PUBLISH, or MULTI, PUBLISH..., EXEC.
+func outcome(results []rueidis.RedisResult) error {
+	last := len(results) - 1
+	if last == 0 {
+		return results[0].Error()
+	}
+	// Where Redis forbids MULTI it carries the messages out one by one; then they decide.
+	multi, exec := results[0].Error(), results[last].Error()
+	for _, result := range results[1:last] {
+		if err := result.Error(); err != nil {
+			return err
+		}
+	}
+	if _, refused := redisReply(multi); refused {
+		return nil
+	}
+	if exec != nil {
+		return exec
+	}
+	replies, err := results[last].ToArray()
+	for _, reply := range replies {
+		if err == nil {
+			err = reply.Error()
+		}
+	}
+	return err
+}

@@ -1,0 +1,395 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// RedisOptions says how Redis is reached. Only URL is needed.
+type RedisOptions struct {
+	// URL is redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, a comma list of nodes
+	// of a Cluster (a single address that turns out to be in Cluster mode is taken for one too),
+	// redis+sentinel://HOST:PORT[,HOST:PORT]/MASTER with the queries db, sentinel-user and
+	// sentinel-password, or unix:///PATH.
+	URL string
+	// ChannelPrefix goes before every channel's name in Redis.
+	ChannelPrefix string
+	// Linger is how long a subscription outlives its last user. Default 5 s; negative: not.
+	Linger time.Duration
+	// Logger takes one line per fault and recovery. Nil: slog.Default().
+	Logger *slog.Logger
+	// TLSConfig, where set, is used with rediss:// instead of the system's certificates.
+	TLSConfig *tls.Config
+}
+
+const (
+	lingerDefault = 5 * time.Second
+	// refusedRetry is how often a refused subscription is tried again.
+	refusedRetry = 15 * time.Second
+	// movedRetry is how long a sharded subscription waits for the new owner of its slot.
+	movedRetry = 100 * time.Millisecond
+)
+
+// Redis is the [Broker] that listens to and publishes on a standalone Redis, one behind
+// Sentinels, or a Cluster. Make it with [NewRedis].
+//
+// Lock order: calls before mutex. calls is held while Confirmed, Lost, Refused or Health run, so
+// that what they say never overtakes itself; no method but Close waits for it.
+type Redis struct {
+	target    target
+	prefix    string
+	pattern   string // prefix as glob
+	linger    time.Duration
+	logger    *slog.Logger
+	tlsConfig *tls.Config
+	random    string // of this broker, in its canaries' names
+	made      time.Time
+
+	callbacks Callbacks          // set by Start
+	ctx       context.Context    // ends with Close
+	stop      context.CancelFunc // ends ctx
+	running   sync.WaitGroup     // all goroutines
+	closing   atomic.Bool        // no callback from here on
+
+	events        atomic.Uint64
+	published     atomic.Uint64
+	publishErrors atomic.Uint64
+	reconnects    atomic.Uint64
+	losses        atomic.Uint64
+	sessions      atomic.Uint32 // numbers given to sessions
+
+	calls sync.Mutex
+
+	mutex        sync.Mutex // guards what follows
+	started      bool
+	closed       bool
+	table        *registry
+	nodes        []*node             // by number; nil where one was given up
+	cluster      bool                // the mode that was found
+	slots        *[slotCount]int16   // Cluster: the node of each slot, or noNode
+	plain        int16               // the node of Plain and Pattern subscriptions, or noNode
+	lingering    delayQueue          // for linger
+	moved        delayQueue          // for movedRetry
+	refused      delayQueue          // for refusedRetry
+	health       Health              // as last told
+	fault        string              // of the search for nodes, while there is none
+	refresh      chan struct{}       // asks for the Cluster's topology, buffered by one
+	janitorWake  chan struct{}       // a delay queue is no longer empty, buffered by one
+	lastReported map[string]reported // by node and cause
+}
+
+var _ Broker = (*Redis)(nil)
+
+// NewRedis makes a broker that is not connected yet. Its error says what is wrong with the URL,
+// without quoting it.
+func NewRedis(options RedisOptions) (*Redis, error) {
+	parsed, err := parseURL(options.URL)
+	if err != nil {
+		return nil, err
+	}
+	linger := options.Linger
+	switch {
+	case linger == 0:
+		linger = lingerDefault
+	case linger < 0:
+		linger = 0
+	}
+	logger := options.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	random := make([]byte, 8)
+	_, _ = rand.Read(random) // never fails: crypto/rand ends the process instead
+	ctx, stop := context.WithCancel(context.Background())
+	now := time.Now()
+	return &Redis{
+		target: parsed, prefix: options.ChannelPrefix, pattern: escapeGlob(options.ChannelPrefix),
+		linger: linger, logger: logger, tlsConfig: options.TLSConfig,
+		random: hex.EncodeToString(random), made: now,
+		ctx: ctx, stop: stop,
+		table: newRegistry(), plain: noNode,
+		health:  Health{Reason: errNotConnected.Error(), Since: now},
+		refresh: make(chan struct{}, 1), janitorWake: make(chan struct{}, 1),
+		lastReported: make(map[string]reported),
+	}, nil
+}
+
+// Start implements [Broker].
+func (r *Redis) Start(callbacks Callbacks) error {
+	if err := callbacks.complete(); err != nil {
+		return err
+	}
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	switch {
+	case r.closed:
+		return ErrClosed
+	case r.started:
+		return errors.New("broker: started twice")
+	}
+	r.started = true
+	r.callbacks = callbacks
+	r.running.Go(r.janitor)
+	if r.target.master != "" {
+		r.running.Go(r.followSentinels)
+	} else {
+		r.running.Go(r.findNodes)
+	}
+	return nil
+}
+
+func (c *Callbacks) complete() error {
+	if c.Event == nil || c.Confirmed == nil || c.Lost == nil || c.Refused == nil || c.Health == nil {
+		return errors.New("broker: all callbacks must be set")
+	}
+	return nil
+}
+
+// Close implements [Broker].
+func (r *Redis) Close() error {
+	r.closing.Store(true)
+	r.mutex.Lock()
+	r.closed = true
+	r.mutex.Unlock()
+	r.stop()
+	r.running.Wait()
+	// A callback that was under way when closing was set has returned once calls is free.
+	r.calls.Lock()
+	defer r.calls.Unlock()
+	return nil
+}
+
+// now is the current tick.
+func (r *Redis) now() tick { return tick(time.Since(r.made) / tickLength) }
+
+// Subscribe implements [Broker].
+func (r *Redis) Subscribe(sub Subscription) {
+	if sub.Channel == "" || sub.Kind > Pattern {
+		return
+	}
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if r.closed {
+		return
+	}
+	index, wanted := r.table.obtain(sub)
+	if !wanted.has(flagWanted) {
+		wanted.flags |= flagWanted
+		r.table.wanted++
+		if session := r.confirmedBy(wanted); session != nil {
+			session.confirmedWanted++
+		}
+	}
+	if wanted.node == noNode {
+		r.assign(wanted)
+	}
+	r.enqueue(index, wanted)
+}
+
+// Unsubscribe implements [Broker].
+func (r *Redis) Unsubscribe(sub Subscription) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if sub.Kind > Pattern {
+		return
+	}
+	index, left := r.table.find(sub.Kind, sub.Channel)
+	if left == nil || !left.has(flagWanted) {
+		return
+	}
+	left.flags &^= flagWanted
+	r.table.wanted--
+	if session := r.confirmedBy(left); session != nil {
+		session.confirmedWanted--
+	}
+	left.lingerEnds = r.now() + tick(r.linger/tickLength)
+	if !left.has(flagLingering) {
+		left.flags |= flagLingering
+		r.delay(&r.lingering, index, left.lingerEnds)
+	}
+}
+
+// confirmedBy returns the living session that confirmed e, or nil.
+func (r *Redis) confirmedBy(e *entry) *session {
+	if e.confirmedIn == 0 || e.node == noNode {
+		return nil
+	}
+	session := r.nodes[e.node].session
+	if session == nil || session.number != e.confirmedIn {
+		return nil
+	}
+	return session
+}
+
+// assign gives e the node that should carry it, if that is known. What it leaves behind in the
+// queue of another node is passed over there.
+func (r *Redis) assign(e *entry) {
+	before := e.node
+	sharded := r.cluster && e.kind == Sharded
+	switch {
+	case !sharded:
+		e.node = r.plain
+	case r.slots == nil:
+		e.node = noNode
+	default:
+		e.node = r.slots[slotOf(r.prefix+e.channel)]
+	}
+	if e.node == before {
+		return
+	}
+	e.flags &^= flagQueued
+	if sharded && before != noNode {
+		r.nodes[before].sharded--
+	}
+	if sharded && e.node != noNode {
+		r.nodes[e.node].sharded++
+	}
+}
+
+// settle forgets an entry that nothing holds any more.
+func (r *Redis) settle(index uint32) {
+	e := r.table.at(index)
+	node, kind := e.node, e.kind
+	if r.table.settle(index) && r.cluster && kind == Sharded && node != noNode {
+		r.nodes[node].sharded--
+	}
+}
+
+// enqueue puts the entry before its node's subscriber, once.
+func (r *Redis) enqueue(index uint32, e *entry) {
+	if e.node == noNode || e.has(flagQueued) {
+		return
+	}
+	e.flags |= flagQueued
+	n := r.nodes[e.node]
+	n.todo.push(index)
+	signal(n.wake)
+}
+
+// delay puts the entry into one of the delay queues. Its flag is the caller's.
+func (r *Redis) delay(q *delayQueue, index uint32, due tick) {
+	q.push(index, due)
+	signal(r.janitorWake)
+}
+
+// signal wakes the one who waits on a channel that is buffered by one.
+func signal(wake chan struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// janitor sees to what becomes due: the ends of lingers and second tries.
+func (r *Redis) janitor() {
+	for {
+		wait, any := r.tidy()
+		if !any {
+			select {
+			case <-r.janitorWake:
+				continue
+			case <-r.ctx.Done():
+				return
+			}
+		}
+		if !pause(r.ctx, wait, r.janitorWake) {
+			return
+		}
+	}
+}
+
+// tidy handles what is due, at most one chunk per queue, and returns the wait until the next.
+func (r *Redis) tidy() (wait time.Duration, any bool) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	now := r.now()
+	for range registryChunk {
+		index, ok := r.lingering.popDue(now)
+		if !ok {
+			break
+		}
+		r.endLinger(index, now)
+	}
+	for _, q := range []*delayQueue{&r.moved, &r.refused} {
+		for range registryChunk {
+			index, ok := q.popDue(now)
+			if !ok {
+				break
+			}
+			r.retry(index)
+		}
+	}
+	wait = time.Minute
+	for _, q := range []*delayQueue{&r.lingering, &r.moved, &r.refused} {
+		if due, ok := q.next(); ok {
+			any = true
+			wait = min(wait, max(time.Duration(int32(due-now))*tickLength, 0)+tickLength)
+		}
+	}
+	return wait, any
+}
+
+// endLinger ends the linger of an entry, unless it is wanted again or was left later.
+func (r *Redis) endLinger(index uint32, now tick) {
+	e := r.table.at(index)
+	e.flags &^= flagLingering
+	switch {
+	case e.has(flagWanted):
+	case now.before(e.lingerEnds):
+		e.flags |= flagLingering
+		r.lingering.push(index, e.lingerEnds)
+	case r.confirmedBy(e) != nil:
+		r.enqueue(index, e)
+	default:
+		r.settle(index)
+	}
+}
+
+// retry lets an entry whose wait is over try again.
+func (r *Redis) retry(index uint32) {
+	e := r.table.at(index)
+	e.flags &^= flagDelayed
+	if !e.has(flagWanted) {
+		r.settle(index)
+		return
+	}
+	if e.confirmedIn == 0 && e.askedIn == 0 {
+		r.assign(e)
+	}
+	r.enqueue(index, e)
+}
+
+// askTopology has the Cluster's slots read again soon.
+func (r *Redis) askTopology() { signal(r.refresh) }
+
+// Health implements [Broker].
+func (r *Redis) Health() Health {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.health
+}
+
+// Stats implements [Broker].
+func (r *Redis) Stats() Stats {
+	stats := Stats{
+		Events: r.events.Load(), Published: r.published.Load(), PublishErrors: r.publishErrors.Load(),
+		Reconnects: r.reconnects.Load(), Losses: r.losses.Load(),
+	}
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	stats.Pending = r.table.wanted
+	for _, n := range r.nodes {
+		if n != nil && n.session != nil {
+			stats.Subscribed += n.session.confirmed
+			stats.Pending -= n.session.confirmedWanted
+		}
+	}
+	return stats
+}

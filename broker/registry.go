@@ -1,0 +1,183 @@
+package broker
+
+import "time"
+
+// entryFlags are the facts of an entry that are no numbers.
+type entryFlags uint8
+
+const (
+	flagWanted    entryFlags = 1 << iota // somebody subscribes
+	flagQueued                           // stands in its node's todo queue
+	flagLingering                        // stands in the linger queue
+	flagDelayed                          // stands in a retry queue
+	flagLeaving                          // an unsubscribe is on its way to Redis
+	flagConfirmed                        // was confirmed at some time of its life
+	flagAlone                            // is to be asked for in a command of its own
+	flagRefused                          // was reported as refused and not confirmed since
+)
+
+// flagsHeld are those that keep an entry in the table.
+const flagsHeld = flagWanted | flagQueued | flagLingering | flagDelayed | flagLeaving
+
+// noNode is the node of an entry that has none yet.
+const noNode = int16(-1)
+
+// entry is one subscription. There may be a million of them, so it is kept at 40 bytes and found
+// by a number. It belongs to whoever holds the broker's mutex.
+type entry struct {
+	channel     string
+	confirmedIn uint32 // number of the session that confirmed it; 0 is none
+	askedIn     uint32 // number of the session that was asked and has not answered; 0 is none
+	lingerEnds  tick   // valid while not wanted
+	node        int16
+	kind        Kind
+	flags       entryFlags
+}
+
+func (e *entry) subscription() Subscription {
+	return Subscription{Channel: e.channel, Kind: e.kind}
+}
+
+func (e *entry) has(flag entryFlags) bool { return e.flags&flag != 0 }
+
+// tick is a time in hundredths of a second since the broker was made, which wraps after 497
+// days: compare with before only.
+type tick uint32
+
+const tickLength = 10 * time.Millisecond
+
+func (t tick) before(other tick) bool { return int32(t-other) < 0 }
+
+// registryChunk is how many entries are allocated at once: growing never copies, and walks give
+// the mutex back after as many.
+const registryChunk = 1024
+
+// registry is the table of what is wanted, for one name and kind one entry. It has no lock of
+// its own.
+type registry struct {
+	byName [3]map[string]uint32 // by kind
+	chunks []*[registryChunk]entry
+	used   uint32   // entries handed out so far, free ones included
+	free   []uint32 // entries given back
+	wanted int
+}
+
+func newRegistry() *registry {
+	table := &registry{}
+	for kind := range table.byName {
+		table.byName[kind] = make(map[string]uint32)
+	}
+	return table
+}
+
+func (r *registry) at(index uint32) *entry {
+	return &r.chunks[index/registryChunk][index%registryChunk]
+}
+
+func (r *registry) find(kind Kind, channel string) (uint32, *entry) {
+	index, ok := r.byName[kind][channel]
+	if !ok {
+		return 0, nil
+	}
+	return index, r.at(index)
+}
+
+// obtain finds the entry of sub or makes one without a node.
+func (r *registry) obtain(sub Subscription) (uint32, *entry) {
+	if index, found := r.find(sub.Kind, sub.Channel); found != nil {
+		return index, found
+	}
+	var index uint32
+	if last := len(r.free) - 1; last >= 0 {
+		index, r.free = r.free[last], r.free[:last]
+	} else {
+		if r.used%registryChunk == 0 {
+			r.chunks = append(r.chunks, new([registryChunk]entry))
+		}
+		index = r.used
+		r.used++
+	}
+	made := r.at(index)
+	*made = entry{channel: sub.Channel, kind: sub.Kind, node: noNode}
+	r.byName[sub.Kind][sub.Channel] = index
+	return index, made
+}
+
+// settle gives the entry back if nothing holds it any more, and reports whether it did.
+func (r *registry) settle(index uint32) bool {
+	settled := r.at(index)
+	if settled.channel == "" || settled.flags&flagsHeld != 0 || settled.confirmedIn != 0 || settled.askedIn != 0 {
+		return false
+	}
+	delete(r.byName[settled.kind], settled.channel)
+	*settled = entry{node: noNode}
+	r.free = append(r.free, index)
+	return true
+}
+
+// queue is a first-in-first-out list of entries. An entry stands in it at most once (a flag says
+// so), which bounds it by the size of the table.
+type queue struct {
+	items []uint32
+	head  int
+}
+
+func (q *queue) push(index uint32) { q.items = append(q.items, index) }
+
+func (q *queue) length() int { return len(q.items) - q.head }
+
+func (q *queue) pop() (uint32, bool) {
+	if q.head == len(q.items) {
+		return 0, false
+	}
+	index := q.items[q.head]
+	q.head++
+	switch {
+	case q.head == len(q.items):
+		q.items, q.head = q.items[:0], 0
+		if cap(q.items) > registryChunk {
+			q.items = nil // a burst is over: give its memory back
+		}
+	case q.head > registryChunk && q.head > len(q.items)/2:
+		q.items = append([]uint32(nil), q.items[q.head:]...)
+		q.head = 0
+	}
+	return index, true
+}
+
+// delayQueue holds entries for one fixed delay, in the order in which they came.
+type delayQueue struct {
+	queue queue
+	due   []tick // parallel to the queue's live items
+	head  int
+}
+
+func (q *delayQueue) push(index uint32, due tick) {
+	if q.queue.length() == 0 {
+		q.due, q.head = q.due[:0], 0
+	}
+	q.queue.push(index)
+	q.due = append(q.due, due)
+}
+
+// next returns when the first entry is due.
+func (q *delayQueue) next() (tick, bool) {
+	if q.queue.length() == 0 {
+		return 0, false
+	}
+	return q.due[q.head], true
+}
+
+// popDue takes the first entry if it is due.
+func (q *delayQueue) popDue(now tick) (uint32, bool) {
+	due, ok := q.next()
+	if !ok || now.before(due) {
+		return 0, false
+	}
+	q.head++
+	if q.head > registryChunk && q.head > len(q.due)/2 {
+		q.due = append([]tick(nil), q.due[q.head:]...)
+		q.head = 0
+	}
+	return q.queue.pop()
+}

@@ -1,0 +1,180 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// session is the time during which one pair of connections to one server lives. Anything that
+// goes wrong with it ends it whole.
+type session struct {
+	node   *node
+	number uint32 // never 0, unique in the broker
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	line   *line
+	opened time.Time
+	again  bool // the node had a session before: resubscribing is paced
+
+	client rueidis.Client
+	pubsub rueidis.DedicatedClient
+	ended  <-chan error // closed when the reader has made its last call
+	reader *reader
+
+	canaries  []*canary
+	delivered atomic.Bool // a canary came back
+	requests  chan *publishRequest
+
+	// Guarded by the broker's mutex.
+	confirmed       int // entries confirmed by this session
+	confirmedWanted int // those of them that are wanted
+}
+
+// open connects to the node's server, makes sure that it is the right kind of server, and
+// subscribes to the canaries.
+func (n *node) open(address string) (*session, error) {
+	r := n.broker
+	ctx, cancel := context.WithCancelCause(n.ctx)
+	made := &session{
+		node: n, number: r.sessions.Add(1), ctx: ctx, cancel: cancel, opened: time.Now(),
+		requests: make(chan *publishRequest, publishQueueMax),
+	}
+	r.mutex.Lock()
+	made.again = n.opened
+	r.mutex.Unlock()
+	made.line = newLine(ctx, func() {
+		if made.again || made.delivered.Load() {
+			r.reconnects.Add(1)
+		}
+	})
+	client, err := r.connect(made.line, r.clientOption(made.line, address))
+	if err != nil {
+		cancel(err)
+		return nil, err
+	}
+	made.client = client
+	if err := made.enter(); err != nil {
+		made.fail(err)
+		made.finish()
+		return nil, err
+	}
+	return made, nil
+}
+
+// enter is the rest of open, once the command connection stands.
+func (s *session) enter() error {
+	r := s.node.broker
+	if err := s.checkServer(); err != nil {
+		return err
+	}
+	s.nameCanaries()
+	s.reader = &reader{session: s, broker: r}
+	s.line.feed(s.reader)
+	// Dedicate dials and says HELLO, bounded by dialTimeout; an error comes out of the hooks.
+	s.pubsub, _ = s.client.Dedicate()
+	s.ended = s.pubsub.SetPubSubHooks(rueidis.PubSubHooks{
+		OnMessage: s.reader.onMessage, OnSubscription: s.reader.onSubscription,
+	})
+	select {
+	case err := <-s.ended:
+		s.ended = nil
+		if err == nil {
+			err = rueidis.ErrClosing
+		}
+		return err
+	default:
+	}
+	return s.subscribeCanaries()
+}
+
+// checkServer makes sure that the server is a primary in the mode that was found at the start.
+func (s *session) checkServer() error {
+	found, err := identify(s.ctx, s.client)
+	if err != nil {
+		return err
+	}
+	r := s.node.broker
+	r.mutex.Lock()
+	cluster := r.cluster
+	r.mutex.Unlock()
+	switch {
+	case found.mode == "sentinel":
+		return errIsSentinel
+	case (found.mode == "cluster") != cluster:
+		return errModeChanged
+	case found.role != "master":
+		return errDemoted
+	}
+	return nil
+}
+
+// serve works until the session fails, cleans up, reports all its subscriptions as lost, and
+// returns why.
+func (s *session) serve() error {
+	r := s.node.broker
+	r.mutex.Lock()
+	s.node.session = s
+	s.node.opened = true
+	r.mutex.Unlock()
+	var loops sync.WaitGroup
+	for _, loop := range []func(){s.subscribeLoop, s.publishLoop, s.probeLoop, s.watch} {
+		loops.Go(loop)
+	}
+	signal(s.node.wake)
+	r.askTopology() // a Cluster may now prefer this node for plain channels
+	select {
+	case err := <-s.ended:
+		s.ended = nil
+		if err == nil {
+			err = rueidis.ErrClosing
+		}
+		s.fail(fmt.Errorf("the pub/sub connection ended: %w", err))
+	case <-s.ctx.Done():
+		s.fail(context.Cause(s.ctx))
+	}
+	s.finish()
+	loops.Wait()
+	s.node.lose(s)
+	return context.Cause(s.ctx)
+}
+
+// fail ends the session; the first error is why. It does not wait.
+func (s *session) fail(err error) {
+	s.cancel(err)
+	s.line.sever()
+}
+
+// finish waits until the reader has made its last call and the client is gone. The session has
+// failed before, so that nothing here waits for the server.
+//
+// The order matters: closing the dedicated client first would take the hooks away while the
+// reader may still be inside one, and close ended too early.
+func (s *session) finish() {
+	if s.ended != nil {
+		<-s.ended
+		s.ended = nil
+	}
+	if s.pubsub != nil {
+		s.pubsub.Close()
+	}
+	s.client.Close()
+}
+
+// failReply ends the session if err is of the connection, and reports whether it did. An error
+// reply of Redis leaves the session as it is.
+func (s *session) failReply(doing string, err error) bool {
+	if _, isReply := redisReply(err); isReply || err == nil {
+		return false
+	}
+	if errors.Is(err, context.Canceled) && s.ctx.Err() != nil {
+		return true
+	}
+	s.fail(fmt.Errorf("%s: %w", doing, err))
+	return true
+}
