@@ -1,0 +1,76 @@
+# What a contributor does. `make` alone lists it.
+#
+# `make run` needs Go and make, nothing else. `make test` is what CI runs (.ci/run): it installs
+# what is missing where it may, starts every service it needs on a free port, and ends them.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+# A checkout that git will not read (another owner's, an unpacked archive) still has to build.
+VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
+TOOL := go tool -modfile=tools/go.mod
+
+# The end-to-end tests run the real binary against the clock, so they run after everything else
+# and alone.
+UNIT = $(shell go list ./... | grep -v '/e2e')
+FUZZ_TIME ?= 30s
+
+.PHONY: help build run quick test test-unit test-e2e deps lint vuln format fuzz cover clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/millrace
+	@go build -buildvcs=$(VCS) -trimpath -o bin/millrace ./cmd/millrace
+
+run: build ## build, then serve live demo events on http://127.0.0.1:8080
+	@exec ./bin/millrace serve --demo
+
+quick: ## unit tests without the race detector, under a minute
+	@go test -shuffle=on $(UNIT)
+
+test: deps lint test-unit test-e2e ## everything: what CI runs
+	@echo "make test: everything passed"
+
+test-unit:
+	@echo "unit tests, with the race detector"
+	@go test -race -shuffle=on -timeout=8m $(UNIT)
+
+test-e2e:
+	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"
+	@go test -race -shuffle=on -timeout=8m ./e2e/...
+
+deps:
+	@.ci/deps
+
+lint: ## format, vet, staticcheck, errorlint, exhaustive; govulncheck is only told
+	@files=$$($(TOOL) gofumpt -l .); if [ -n "$$files" ]; then \
+		echo "not formatted, run 'make format':"; echo "$$files"; exit 1; fi
+	@go vet ./...
+	@$(TOOL) staticcheck ./...
+	@$(TOOL) go-errorlint ./...
+	@$(TOOL) exhaustive -default-signifies-exhaustive ./...
+	@echo "lint: clean"
+
+vuln: ## known vulnerabilities in what we link (needs the network; never fails a build)
+	@timeout 90 $(TOOL) govulncheck ./... || echo "govulncheck: see above; this does not fail the build"
+
+format: ## format all Go files
+	@$(TOOL) gofumpt -w .
+
+fuzz: ## run every fuzz target for FUZZ_TIME (30s) each
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			go test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZ_TIME) $$package; \
+		done; \
+	done
+
+cover: ## coverage per package, details in coverage.html
+	@go test -coverprofile=coverage.out $(UNIT)
+	@go tool cover -html=coverage.out -o coverage.html
+
+clean: ## remove what was built
+	@rm -rf bin coverage.out coverage.html e2e/node_modules

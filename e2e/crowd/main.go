@@ -1,0 +1,232 @@
+// Command crowd is many clients in one process: it holds thousands of streams of one wire on one
+// epoll loop, with a few dozen bytes for each and no goroutine for any, so that a test of the
+// gateway's memory and fan-out is not a test of its clients.
+//
+// It is run by the end-to-end tests, in a process of its own because descriptors are limited per
+// process. Commands come as lines on standard input:
+//
+//	open N      have N streams in all
+//	stall N     stop reading from the first N of them
+//	resume      read from everybody again
+//	report K    print a line of JSON: how many streams are live, failed or were closed, how many
+//	            have reached event K, how many events came in all, out of order, as gaps
+//
+// Events that count are those whose payload holds "n":NUMBER. Each stream must get 1, 2, 3 and
+// so on.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	// handshakesMax bounds the streams that are opening at one time.
+	handshakesMax = 128
+	bufferBytes   = 256 << 10
+	eventsMax     = 512
+)
+
+// phase is where a stream stands.
+type phase uint8
+
+const (
+	connecting phase = iota // TCP
+	answering               // HTTP: the head of the answer is awaited
+	joining                 // the gateway has not confirmed the channel
+	live
+	over
+)
+
+// stream is one client.
+type stream struct {
+	descriptor int32
+	phase      phase
+	last       int32  // number of the last event
+	rest       []byte // what was read of something not yet whole; nil where nothing is pending
+}
+
+// report is what is printed for the command of that name.
+type report struct {
+	Live       int    `json:"live"`
+	Failed     int    `json:"failed"` // ended before they were live
+	Closed     int    `json:"closed"` // ended after
+	Reached    int    `json:"reached"`
+	Events     int    `json:"events"`
+	Disordered int    `json:"disordered"`
+	Gaps       int    `json:"gaps"`
+	Why        string `json:"why"` // of the last stream that ended
+}
+
+// crowd is the one owner of everything; its loop is the program's only goroutine.
+type crowd struct {
+	target  syscall.SockaddrInet4
+	host    string
+	wire    wire
+	channel string // %d stands for the stream's number
+	sources int
+
+	poller  int
+	streams []stream
+	byFD    map[int32]int
+	wanted  int
+	opening int
+	stalled int
+	counts  report
+	buffer  []byte
+	command []byte // a line that is not yet whole
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "crowd:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	address := flag.String("address", "", "HOST:PORT of the gateway, an IPv4 address")
+	name := flag.String("wire", "sse", "sse or websocket")
+	channel := flag.String("channel", "crowd:%d", "channel of each stream; %d stands for its number")
+	sources := flag.Int("sources", 4, "how many source addresses, from 127.0.0.2 on, to connect from")
+	flag.Parse()
+	target, err := netip.ParseAddrPort(*address)
+	if err != nil || !target.Addr().Is4() {
+		return fmt.Errorf("-address %q is not an IPv4 HOST:PORT", *address)
+	}
+	c := &crowd{
+		target: syscall.SockaddrInet4{Port: int(target.Port()), Addr: target.Addr().As4()},
+		host:   *address, channel: *channel, sources: max(*sources, 1),
+		byFD: make(map[int32]int), buffer: make([]byte, bufferBytes),
+	}
+	switch *name {
+	case "sse":
+		c.wire = sse{}
+	case "websocket":
+		c.wire = webSocket{}
+	default:
+		return fmt.Errorf("-wire %q is neither sse nor websocket", *name)
+	}
+	if c.poller, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("epoll_create1: %w", err)
+	}
+	if err := syscall.SetNonblock(0, true); err != nil {
+		return fmt.Errorf("standard input: %w", err)
+	}
+	if err := c.watch(0, syscall.EPOLL_CTL_ADD, syscall.EPOLLIN); err != nil {
+		return fmt.Errorf("standard input must be a pipe: %w", err)
+	}
+	return c.loop()
+}
+
+func (c *crowd) watch(descriptor, operation int, interest uint32) error {
+	return syscall.EpollCtl(c.poller, operation, descriptor, &syscall.EpollEvent{Events: interest, Fd: int32(descriptor)})
+}
+
+// loop ends with standard input.
+func (c *crowd) loop() error {
+	events := make([]syscall.EpollEvent, eventsMax)
+	for {
+		for len(c.streams) < c.wanted && c.opening < handshakesMax {
+			if err := c.open(len(c.streams)); err != nil {
+				return err
+			}
+		}
+		count, err := syscall.EpollWait(c.poller, events, -1)
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			return fmt.Errorf("epoll_wait: %w", err)
+		}
+		for _, event := range events[:max(count, 0)] {
+			if event.Fd != 0 {
+				if number, known := c.byFD[event.Fd]; known {
+					c.serve(number, event.Events)
+				}
+				continue
+			}
+			if ended, err := c.obey(); ended || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// obey reads what standard input has and does each whole line; ended says that it is at its end.
+func (c *crowd) obey() (ended bool, err error) {
+	buffer := make([]byte, 4096)
+	n, err := syscall.Read(0, buffer)
+	switch {
+	case errors.Is(err, syscall.EAGAIN):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("standard input: %w", err)
+	case n == 0:
+		return true, nil
+	}
+	c.command = append(c.command, buffer[:n]...)
+	for {
+		line, rest, whole := bytes.Cut(c.command, []byte("\n"))
+		if !whole {
+			return false, nil
+		}
+		c.command = rest
+		if err := c.do(strings.Fields(string(line))); err != nil {
+			return false, err
+		}
+	}
+}
+
+func (c *crowd) do(words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	number := 0
+	if len(words) > 1 {
+		var err error
+		if number, err = strconv.Atoi(words[1]); err != nil {
+			return fmt.Errorf("command %q: %w", words, err)
+		}
+	}
+	switch words[0] {
+	case "open":
+		c.wanted = number
+	case "stall":
+		c.stalled = number
+		return c.interest(0)
+	case "resume":
+		err := c.interest(syscall.EPOLLIN)
+		c.stalled = 0
+		return err
+	case "report":
+		c.counts.Reached = 0
+		for i := range c.streams {
+			if c.streams[i].last >= int32(number) {
+				c.counts.Reached++
+			}
+		}
+		return json.NewEncoder(os.Stdout).Encode(c.counts)
+	default:
+		return fmt.Errorf("command %q is unknown", words[0])
+	}
+	return nil
+}
+
+// interest says what the stalled streams wait for.
+func (c *crowd) interest(events uint32) error {
+	for i := range c.streams[:min(c.stalled, len(c.streams))] {
+		if c.streams[i].phase != live {
+			continue
+		}
+		if err := c.watch(int(c.streams[i].descriptor), syscall.EPOLL_CTL_MOD, events); err != nil {
+			return fmt.Errorf("epoll_ctl: %w", err)
+		}
+	}
+	return nil
+}

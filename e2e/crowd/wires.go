@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strconv"
+)
+
+// kind is what a word of the gateway means to a stream.
+type kind uint8
+
+const (
+	nothing   kind = iota
+	connected      // the stream is open
+	joined         // the channel is confirmed
+	event          // a numbered event
+	gap
+	closed
+)
+
+// word is one thing that the gateway said.
+type word struct {
+	kind   kind
+	number int32  // of an event
+	why    string // of a close
+	answer []byte // what a client must send back at once
+}
+
+// wire is how one kind of stream is spoken.
+type wire interface {
+	request(host, channel string) []byte
+	status() string
+	// join gives the command that subscribes, nil where the request has named the channel.
+	join(channel string) []byte
+	// next takes the first whole word off text; whole is false where there is none.
+	next(text []byte) (w word, rest []byte, whole bool)
+}
+
+var numberMark = []byte(`"n":`)
+
+// numbered gives the number in a payload, if it has one.
+func numbered(payload []byte) (int32, bool) {
+	start := bytes.Index(payload, numberMark)
+	if start < 0 {
+		return 0, false
+	}
+	digits := payload[start+len(numberMark):]
+	end := 0
+	for end < len(digits) && digits[end] >= '0' && digits[end] <= '9' {
+		end++
+	}
+	number, err := strconv.ParseInt(string(digits[:end]), 10, 32)
+	return int32(number), err == nil
+}
+
+// sse reads a stream line by line. The chunk heads between events are lines like any other that
+// mean nothing here: that they are right is for other clients to test.
+type sse struct{}
+
+func (sse) request(host, channel string) []byte {
+	return fmt.Appendf(nil, "GET /api/stream?channel=%s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", channel, host)
+}
+
+func (sse) status() string     { return "200" }
+func (sse) join(string) []byte { return nil }
+
+func (sse) next(text []byte) (w word, rest []byte, whole bool) {
+	end := bytes.IndexByte(text, '\n')
+	if end < 0 {
+		return word{}, text, false
+	}
+	line, rest := text[:end], text[end+1:]
+	switch {
+	case bytes.HasPrefix(line, []byte("data:")):
+		if number, ok := numbered(line); ok {
+			return word{kind: event, number: number}, rest, true
+		}
+	case bytes.HasPrefix(line, []byte("event: connected")):
+		return word{kind: connected}, rest, true
+	case bytes.HasPrefix(line, []byte("event: gap")):
+		return word{kind: gap}, rest, true
+	case bytes.HasPrefix(line, []byte("event: server_error")):
+		return word{kind: closed, why: "server_error"}, rest, true
+	}
+	return word{}, rest, true
+}
+
+// webSocket reads frames, none of which is ever fragmented by the gateway.
+type webSocket struct{}
+
+func (webSocket) request(host, _ string) []byte {
+	return fmt.Appendf(nil, "GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", host)
+}
+
+func (webSocket) status() string { return "101" }
+
+func (webSocket) join(channel string) []byte {
+	return frame(0x81, fmt.Appendf(nil, `{"type":"subscribe","channel":%q}`, channel))
+}
+
+// frame masks with zeros, which leave a payload as it is.
+func frame(first byte, payload []byte) []byte {
+	head := []byte{first, 0x80 | byte(len(payload))}
+	if len(payload) > 125 {
+		head = binary.BigEndian.AppendUint16([]byte{first, 0x80 | 126}, uint16(len(payload)))
+	}
+	return append(append(head, 0, 0, 0, 0), payload...)
+}
+
+func (webSocket) next(text []byte) (w word, rest []byte, whole bool) {
+	if len(text) < 2 {
+		return word{}, text, false
+	}
+	head, length := 2, uint64(text[1]&0x7f)
+	switch {
+	case length == 126 && len(text) >= 4:
+		head, length = 4, uint64(binary.BigEndian.Uint16(text[2:]))
+	case length == 127 && len(text) >= 10:
+		head, length = 10, binary.BigEndian.Uint64(text[2:])
+	case length > 125:
+		return word{}, text, false
+	}
+	if uint64(len(text)-head) < length {
+		return word{}, text, false
+	}
+	payload, rest := text[head:head+int(length)], text[head+int(length):]
+	switch text[0] & 0x0f {
+	case 8:
+		return word{kind: closed, why: fmt.Sprintf("close frame %x", payload), answer: frame(0x88, payload)}, rest, true
+	case 9:
+		return word{answer: frame(0x8a, payload)}, rest, true
+	}
+	if number, ok := numbered(payload); ok {
+		return word{kind: event, number: number}, rest, true
+	}
+	for mark, kind := range map[string]kind{`"type":"connected"`: connected, `"type":"subscribed"`: joined, `"type":"gap"`: gap} {
+		if bytes.Contains(payload, []byte(mark)) {
+			return word{kind: kind}, rest, true
+		}
+	}
+	return word{}, rest, true
+}

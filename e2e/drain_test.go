@@ -1,0 +1,121 @@
+package e2e
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/internal/redistest"
+)
+
+// TestDrain: at SIGTERM every stream is told in its own words that it should come back, nothing
+// that was published before is lost, and the process ends in time with 0.
+func TestDrain(t *testing.T) {
+	redis := redistest.Start(t)
+	g := startGateway(t, "--redis", redis.URL(), "--drain-timeout", "10s")
+	base := "http://" + g.address
+	clients := make(map[string]*client)
+	for _, k := range foreign {
+		clients[k.name] = open(t, k, base, "", "job_progress:1")
+	}
+	stubborn := upgrade(t, g.address) // never answers the close
+	payload := `{"type":"job_progress","last":"words"}`
+	redis.CLI(t, "PUBLISH", "job_progress:1", payload)
+	for _, c := range clients {
+		c.event(t, payload)
+	}
+
+	g.signal(syscall.SIGTERM)
+	for _, k := range []kind{npmWS, pythonWS, browserWS} {
+		h := clients[k.name].await(t, "the close", func(h heard) bool { return h.Kind == "close" })
+		if h.Code != 1012 {
+			t.Errorf("%s was closed with %d %q, want 1012", k.name, h.Code, h.Reason)
+		}
+	}
+	stream := clients[curl.name]
+	stream.await(t, "a retry time", func(h heard) bool { return h.Kind == "retry" })
+	if code := stream.wait(t, patience); code != 0 {
+		t.Errorf("curl ended with %d, want 0: a stream ends in order, with its last chunk (%s)", code, stream.complaints())
+	}
+	// A browser that was sent away in order comes back by itself, and not as closed for good.
+	h := clients[eventSource.name].await(t, "the end", func(h heard) bool { return h.Kind == "error" })
+	if h.Reason != "connecting" {
+		t.Errorf("EventSource is %s after the drain, want connecting", h.Reason)
+	}
+	if code := g.wait(t, 12*time.Second); code != 0 {
+		t.Errorf("the gateway ended with %d, want 0", code)
+	}
+	if code := stubborn.closed(t); code != 1012 {
+		t.Errorf("the stubborn socket was closed with %d, want 1012", code)
+	}
+}
+
+// TestAnswersWhileDraining asks on a connection from before the drain: balancers keep theirs open.
+func TestAnswersWhileDraining(t *testing.T) {
+	g := startGateway(t, "--drain-timeout", "10s")
+	for range 50 {
+		upgrade(t, g.address) // they never answer the close: the drain lasts
+	}
+	ask := keptAlive(t, g.address)
+	if response, _ := ask("/readyz"); response.StatusCode != 200 {
+		t.Fatalf("/readyz says %d before the drain, want 200", response.StatusCode)
+	}
+	g.signal(syscall.SIGTERM)
+	within(t, patience, "/readyz says 503", func() bool {
+		response, body := ask("/readyz")
+		return response.StatusCode == 503 && strings.Contains(body, "draining") && response.Header.Get("Retry-After") != ""
+	})
+	if response, _ := ask("/healthz"); response.StatusCode != 200 {
+		t.Errorf("/healthz says %d while draining, want 200: the process is alive", response.StatusCode)
+	}
+	response, body := ask("/api/stream?channel=job_progress:1")
+	if response.StatusCode != 200 || !strings.Contains(body, "retry:") || strings.Contains(body, "connected") {
+		t.Errorf("SSE while draining got %d %q, want 200, a retry time and the end", response.StatusCode, body)
+	}
+	if code := g.wait(t, 12*time.Second); code != 0 {
+		t.Errorf("the gateway ended with %d, want 0", code)
+	}
+}
+
+// keptAlive opens one connection and gives a function that asks on it again and again.
+func keptAlive(t *testing.T, address string) func(path string) (*http.Response, string) {
+	t.Helper()
+	connection, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	_ = connection.SetDeadline(time.Now().Add(2 * patience))
+	reader := bufio.NewReader(connection)
+	return func(path string) (*http.Response, string) {
+		t.Helper()
+		if _, err := io.WriteString(connection, "GET "+path+" HTTP/1.1\r\nHost: "+address+"\r\n\r\n"); err != nil {
+			t.Fatalf("asking %s on a kept connection: %v", path, err)
+		}
+		response, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			t.Fatalf("asking %s on a kept connection: %v", path, err)
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatalf("reading the answer to %s: %v", path, err)
+		}
+		return response, string(body)
+	}
+}
+
+// TestSecondSignal: who asks twice does not want to wait.
+func TestSecondSignal(t *testing.T) {
+	g := startGateway(t, "--drain-timeout", "1m")
+	upgrade(t, g.address)
+	g.signal(syscall.SIGTERM)
+	within(t, patience, "the listener is closed", func() bool { return g.status("/healthz") == 0 })
+	g.signal(syscall.SIGTERM)
+	g.wait(t, 3*time.Second)
+}
