@@ -1,0 +1,28 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/lmittmann/tint"
+
+	"github.com/millrace/millrace/internal/settings"
+)
+
+// newLogger makes the logger that the settings ask for. Text is for people: short times, colours
+// on a terminal only. JSON is for machines.
+func newLogger(output io.Writer, configured *settings.LogSettings) *slog.Logger {
+	// The settings were checked: the name is one of slog's.
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(configured.LogLevel)); err != nil {
+		level = slog.LevelInfo
+	}
+	terminal := isTerminal(output)
+	if configured.LogFormat == "text" || configured.LogFormat == "auto" && terminal {
+		return slog.New(tint.NewHandler(output, &tint.Options{
+			Level: level, TimeFormat: time.TimeOnly, NoColor: !terminal,
+		}))
+	}
+	return slog.New(slog.NewJSONHandler(output, &slog.HandlerOptions{Level: level}))
+}

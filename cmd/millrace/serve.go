@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/millrace/millrace/gateway"
+	"github.com/millrace/millrace/internal/settings"
+)
+
+// serveCommand is `millrace serve`.
+type serveCommand struct {
+	settings.Settings `embed:""`
+}
+
+// Run serves until a signal ends it. The first SIGTERM or SIGINT drains, the second exits at once.
+func (c *serveCommand) Run(world *process) error {
+	loaded := settings.Load(c.Settings, world.given, world.environment)
+	keys := loaded.Check()
+	if len(loaded.Problems) > 0 {
+		return loaded.Problems
+	}
+	if keys.Placeholder() {
+		return settings.ErrPlaceholder
+	}
+	configured := &loaded.Settings
+	logger := newLogger(world.stderr, &configured.LogSettings)
+	for _, warning := range loaded.Warnings {
+		logger.Warn(warning.Error())
+	}
+	served, err := gateway.New(gatewayOptions(configured, keys, logger))
+	if err != nil {
+		return explainListen(err, configured)
+	}
+	ctx, stop := drainOnSignal(logger)
+	defer stop()
+	announce(logger, served.Addr(), configured)
+	if err := served.Run(ctx); err != nil {
+		return explainListen(err, configured)
+	}
+	logger.Info("the gateway has ended in good order")
+	return nil
+}
+
+// announce says in one line where the gateway serves, and tells systemd that it is ready.
+func announce(logger *slog.Logger, address net.Addr, configured *settings.Settings) {
+	if configured.InsecureNoAuth && !configured.Authenticated() && !configured.Listen.Loopback() {
+		logger.Warn("there is no authentication: whoever reaches this address may read and publish everything", "listen", configured.Listen)
+	}
+	source := "this process's memory"
+	if configured.Redis != "" {
+		source = configured.Redis.String()
+	}
+	logger.Info("serving "+addressOf(settings.Address(address.String())), "events from", source, "authentication", configured.Authenticated())
+	notify(logger, daemon.SdNotifyReady)
+}
+
+// notify tells systemd, where it started this process, how far we are.
+func notify(logger *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		logger.Warn("systemd could not be told", "state", state, "error", err)
+	}
+}
+
+// drainOnSignal gives a context that the first SIGTERM or SIGINT ends. stop ends the watch.
+func drainOnSignal(logger *slog.Logger) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	ended := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case received := <-signals:
+				handleSignal(logger, received, ctx.Err() != nil, cancel)
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(ended)
+		cancel()
+	}
+}
+
+// handleSignal acts on one signal. draining says that one that ends the process came before.
+func handleSignal(logger *slog.Logger, received os.Signal, draining bool, drain func()) {
+	switch {
+	case received == syscall.SIGHUP:
+		logger.Info("SIGHUP is ignored: settings are read at start only, so restart to change them")
+	case draining:
+		logger.Warn("a second signal ends the gateway at once", "signal", received.String())
+		os.Exit(exitFailure)
+	default:
+		logger.Info("draining: streams are told to come back elsewhere; a second signal ends at once", "signal", received.String())
+		notify(logger, daemon.SdNotifyStopping)
+		drain()
+	}
+}
+
+// explainListen adds to a failure to listen what to do about it.
+func explainListen(err error, configured *settings.Settings) error {
+	hint := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(string(configured.Listen))
+		if admin := string(configured.AdminListen); admin != "" && strings.Contains(err.Error(), admin) {
+			_, port, _ = net.SplitHostPort(admin)
+		}
+		hint = fmt.Sprintf("another program, perhaps another gateway, has this port (`ss -ltnp 'sport = :%s'` shows which): "+
+			"stop it, choose another address with --listen, or give --reuse-port to every gateway that shares it", port)
+	case errors.Is(err, syscall.EACCES):
+		hint = "this user may not use that port: choose one above 1023 with --listen, or grant CAP_NET_BIND_SERVICE"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = "this machine has no such address: choose one that `ip address` shows, or 0.0.0.0 for all, with --listen"
+	default:
+		return fmt.Errorf("serve: %w", err)
+	}
+	return fmt.Errorf("serve: %w; %s", err, hint)
+}

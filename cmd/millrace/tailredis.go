@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/proto"
+)
+
+// tailQueueMax bounds the events between Redis and a slow terminal. What does not fit is dropped
+// and told as a gap, as a gateway would.
+const tailQueueMax = 4096
+
+// tailItem is an event, or word of a loss.
+type tailItem struct {
+	channel string
+	payload []byte
+	gap     bool
+}
+
+// redisTail prints what is published on Redis, without a gateway. The broker's callbacks post,
+// the command's goroutine prints.
+type redisTail struct {
+	target *target
+	output *printer
+
+	queue     chan tailItem
+	dropped   atomic.Int64
+	confirmed chan int   // how many subscriptions, the first time
+	refused   chan error // the first one
+}
+
+// tailRedis prints until ctx ends or Redis refuses a channel.
+func tailRedis(ctx context.Context, chosen *target, channels []proto.Channel, sharded bool, output *printer) error {
+	tail := &redisTail{
+		target: chosen, output: output,
+		queue: make(chan tailItem, tailQueueMax), confirmed: make(chan int, len(channels)), refused: make(chan error, 1),
+	}
+	redis, err := startRedis(chosen, broker.Callbacks{
+		Event: tail.event, Confirmed: tail.confirm, Refused: tail.refuse,
+		Lost:   func([]broker.Subscription) {}, // told as a gap when it is mended
+		Health: func(broker.Health) {},
+	})
+	if err != nil {
+		return err
+	}
+	for _, channel := range channels {
+		redis.Subscribe(broker.Subscription{Channel: channel.Name(), Kind: kindOf(channel, sharded)})
+	}
+	return errors.Join(tail.run(ctx, len(channels), redis.Health), redis.Close())
+}
+
+// kindOf gives the kind of subscription that hears a channel.
+func kindOf(channel proto.Channel, sharded bool) broker.Kind {
+	switch {
+	case channel.Wildcard():
+		return broker.Pattern
+	case sharded:
+		return broker.Sharded
+	default:
+		return broker.Plain
+	}
+}
+
+// event is the broker's callback. It does not wait.
+func (t *redisTail) event(channel string, payload []byte, _ time.Time) {
+	t.post(tailItem{channel: channel, payload: payload})
+}
+
+func (t *redisTail) post(item tailItem) {
+	select {
+	case t.queue <- item:
+	default:
+		t.dropped.Add(1)
+	}
+}
+
+// confirm is the broker's callback.
+func (t *redisTail) confirm(subscriptions []broker.Subscription, lost bool) {
+	for _, subscription := range subscriptions {
+		if lost {
+			t.post(tailItem{channel: subscription.Channel, gap: true})
+		}
+	}
+	select {
+	case t.confirmed <- len(subscriptions):
+	default:
+	}
+}
+
+// refuse is the broker's callback.
+func (t *redisTail) refuse(subscription broker.Subscription, err error) {
+	select {
+	case t.refused <- fmt.Errorf("Redis refuses a subscription to %s: %w", subscription.Channel, err):
+	default:
+	}
+}
+
+// run prints until ctx ends, Redis refuses a channel, or it was not reached in time.
+func (t *redisTail) run(ctx context.Context, wanted int, health func() broker.Health) error {
+	deadline := time.NewTimer(redisWait)
+	defer deadline.Stop()
+	for waiting := wanted; ; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-t.refused:
+			return err
+		case <-deadline.C:
+			if waiting > 0 {
+				return fmt.Errorf("Redis at %s does not answer: %s; check that it runs and that --redis names it", t.target.redis, health().Reason)
+			}
+		case count := <-t.confirmed:
+			if waiting > 0 && waiting <= count {
+				t.output.note("subscribed at %s", t.target.redis)
+			}
+			waiting = max(0, waiting-count)
+		case item := <-t.queue:
+			if err := t.print(item); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// print prints an event with the name that a gateway would give it.
+func (t *redisTail) print(item tailItem) error {
+	if count := t.dropped.Swap(0); count > 0 {
+		t.output.note("%d events came faster than they could be printed", count)
+		if err := t.output.print(gapOf(item.channel, "slow")); err != nil {
+			return err
+		}
+	}
+	if item.gap {
+		return t.output.print(gapOf(item.channel, "broker"))
+	}
+	name := "message"
+	channel, err := proto.ParseChannel(item.channel)
+	if err == nil {
+		var event *proto.Event
+		if event, err = proto.NewEvent(channel, "", item.payload); err == nil {
+			name = eventName(event)
+		}
+	}
+	if err != nil {
+		t.output.note("%s: a gateway would drop this event: %v", printable(item.channel), err)
+	}
+	return t.output.print(printed{channel: item.channel, event: name, data: item.payload})
+}
+
+// eventName gives the name of the event on the SSE wire.
+func eventName(event *proto.Event) string {
+	if typ := event.Type(); typ != "" && !proto.Reserved(typ) {
+		return typ
+	}
+	return "message"
+}
+
+// gapOf gives a gap in the form of a gateway's.
+func gapOf(channel, reason string) printed {
+	return printed{channel: channel, event: "gap", data: fmt.Appendf(nil, `{"type":"gap","channel":"%s","reason":"%s"}`, channel, reason)}
+}

@@ -1,0 +1,201 @@
+package settings
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/millrace/millrace/gateway/access"
+	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/proto"
+)
+
+// Keys is the key material of the configuration. Never print it.
+type Keys struct {
+	HMACSecret   []byte // nil where HS256 is not configured
+	PublicKeyPEM []byte // nil where no key file is configured
+}
+
+// Authenticated says whether any way of verifying tokens is configured.
+func (s *Settings) Authenticated() bool {
+	return s.AuthHMACSecret != "" || s.AuthHMACSecretFile != "" || s.AuthPublicKeyFile != "" || s.AuthJWKSURL != ""
+}
+
+// Check adds to the problems and warnings what can only be seen with all settings together, and
+// reads the key files. It contacts nobody. The keys are complete only where there is no problem.
+func (l *Loaded) Check() Keys {
+	l.checkAddresses()
+	keys := l.CheckKeys()
+	l.checkNamespaces()
+	l.checkChannels()
+	return keys
+}
+
+// CheckKeys is the part of Check that has to do with tokens.
+func (l *Loaded) CheckKeys() Keys {
+	keys := Keys{HMACSecret: l.hmacSecret(), PublicKeyPEM: l.publicKey()}
+	if address := l.Settings.AuthJWKSURL; address != "" && !address.Guarded() {
+		l.warn("auth-jwks-url", "the keys are fetched without TLS: whoever is on the way can replace them")
+	}
+	l.checkTokens()
+	return keys
+}
+
+func (l *Loaded) checkAddresses() {
+	settings := &l.Settings
+	if settings.Listen == "" {
+		l.problem("listen", "expected "+Address("").Expected())
+		return
+	}
+	if !settings.Listen.Loopback() && !settings.Authenticated() && !settings.InsecureNoAuth {
+		l.problem("listen", fmt.Sprintf("%s can be reached by other machines, but no authentication is configured: "+
+			"set auth-hmac-secret-file, auth-public-key-file or auth-jwks-url, or listen on 127.0.0.1, or set insecure-no-auth "+
+			"to let everybody read and publish everything", settings.Listen))
+	}
+	if settings.InsecureNoAuth && settings.Authenticated() {
+		l.warn("insecure-no-auth", "has no effect, because authentication is configured")
+	}
+	_, port, err := net.SplitHostPort(string(settings.AdminListen))
+	if err == nil && port != "0" && settings.AdminListen == settings.Listen {
+		l.problem("admin-listen", "is the same as listen; give it an address of its own, or leave it out")
+	}
+}
+
+// hmacSecret gives the secret of either setting.
+func (l *Loaded) hmacSecret() []byte {
+	settings := &l.Settings
+	path, secret := "auth-hmac-secret", []byte(settings.AuthHMACSecret)
+	if settings.AuthHMACSecretFile != "" {
+		if len(secret) > 0 {
+			l.problem("auth-hmac-secret-file", "auth-hmac-secret is set too ("+l.Source("auth-hmac-secret").String()+"); set only one of them")
+			return nil
+		}
+		path = "auth-hmac-secret-file"
+		content, err := readBounded(settings.AuthHMACSecretFile)
+		if err != nil {
+			l.problem(path, err.Error())
+			return nil
+		}
+		secret = bytes.TrimRight(content, "\r\n")
+		if len(secret) == 0 {
+			l.problem(path, settings.AuthHMACSecretFile+" is empty; expected "+Secret("").Expected())
+			return nil
+		}
+	}
+	if len(secret) == 0 {
+		return nil
+	}
+	if string(secret) == SecretPlaceholder {
+		l.warn(path, "this is the placeholder of a printed configuration; the gateway will not start with it")
+	}
+	if _, err := auth.New(context.Background(), auth.Options{HMACSecret: secret}); err != nil {
+		l.problem(path, err.Error())
+	}
+	return secret
+}
+
+// publicKey reads the key file and makes sure that it holds a key that can be used.
+func (l *Loaded) publicKey() []byte {
+	path := l.Settings.AuthPublicKeyFile
+	if path == "" {
+		return nil
+	}
+	if l.Settings.AuthJWKSURL != "" {
+		l.problem("auth-public-key-file", "auth-jwks-url is set too ("+l.Source("auth-jwks-url").String()+"); set only one of them")
+	}
+	content, err := readBounded(path)
+	if err == nil {
+		// Without a key set to fetch, New looks at its options and nothing else.
+		_, err = auth.New(context.Background(), auth.Options{PublicKeyPEM: content})
+	}
+	if err != nil {
+		l.problem("auth-public-key-file", err.Error())
+		return nil
+	}
+	return content
+}
+
+// checkTokens warns of settings that do nothing without authentication.
+func (l *Loaded) checkTokens() {
+	if l.Settings.UserClaim == "" {
+		l.problem("user-claim", "expected a claim's name, such as sub")
+	}
+	if l.Settings.Authenticated() {
+		return
+	}
+	const message = "has no effect without auth-hmac-secret, auth-public-key-file or auth-jwks-url; set one, or remove this"
+	if l.Settings.AuthAudience != "" {
+		l.problem("auth-audience", message)
+	}
+	if l.Settings.AuthIssuer != "" {
+		l.problem("auth-issuer", message)
+	}
+}
+
+// checkNamespaces holds each namespace against its own rules.
+func (l *Loaded) checkNamespaces() {
+	for _, name := range slices.Sorted(maps.Keys(l.Settings.Namespaces)) {
+		path := "namespaces." + name
+		if err := checkType(name); err != nil {
+			l.problem(path, err.Error())
+			continue
+		}
+		namespace := l.Settings.Namespaces[name]
+		if err := namespace.Validate(name); err != nil {
+			l.problem(path, err.Error())
+		}
+	}
+}
+
+// checkType makes sure that a name can be the type of a channel.
+func checkType(name string) error {
+	if _, err := proto.ParseChannel(name + ":x"); err != nil || strings.Contains(name, ":") {
+		return fmt.Errorf("%q can't be a channel type: expected at most 128 of A-Z a-z 0-9 _ . @ = | + -, not starting with __", cut(name))
+	}
+	return nil
+}
+
+// checkChannels checks the lists of personal types and broadcast channels.
+func (l *Loaded) checkChannels() {
+	for index, name := range l.Settings.Personal {
+		path := fmt.Sprintf("personal[%d]", index)
+		if err := checkType(name); err != nil {
+			l.problem(path, err.Error())
+		} else if slices.Index(l.Settings.Personal, name) < index {
+			l.problem(path, fmt.Sprintf("%s stands here twice; remove one", name))
+		}
+	}
+	for index, name := range l.Settings.Broadcast {
+		path := fmt.Sprintf("broadcast[%d]", index)
+		channel, err := proto.ParseChannel(name)
+		switch {
+		case err != nil:
+			l.problem(path, err.Error())
+		case channel.Wildcard():
+			l.problem(path, fmt.Sprintf("%s is a wildcard; name the channels one by one", name))
+		case slices.Index(l.Settings.Broadcast, name) < index:
+			l.problem(path, fmt.Sprintf("%s stands here twice; remove one", name))
+		}
+	}
+}
+
+// EffectiveNamespaces gives the namespaces that the gateway will use: those of the file, or the
+// built-in ones where there are none.
+func (s *Settings) EffectiveNamespaces() map[string]access.Namespace {
+	if s.Namespaces != nil {
+		return s.Namespaces
+	}
+	return access.Defaults(s.Authenticated())
+}
+
+// ErrPlaceholder is why nothing starts with a printed configuration's placeholder as its secret:
+// everybody knows it.
+var ErrPlaceholder = errors.New("auth-hmac-secret is the placeholder of a printed configuration: put a secret in its place, or use auth-hmac-secret-file")
+
+// Placeholder says whether the secret is [SecretPlaceholder].
+func (k Keys) Placeholder() bool { return string(k.HMACSecret) == SecretPlaceholder }
