@@ -1,0 +1,130 @@
+package hub
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"github.com/millrace/millrace/broker"
+)
+
+// loopsMax is the number of listeners a directory can tell apart, one bit each: the loops, and
+// the callbacks of the program itself.
+const loopsMax = 64
+
+// directory knows which loops want which channel, and whether the broker has confirmed it. It
+// tells the source of the first and the last who wants a channel, in the order in which that
+// happened, which is why it calls it under the lock of the channel's stripe.
+type directory struct {
+	seed      maphash.Seed
+	source    Source
+	kindOf    func(channelType string) broker.Kind
+	wildcards atomic.Int64 // entries for patterns; 0 spares publish a look-up
+	stripes   [64]stripe
+}
+
+type stripe struct {
+	mutex   sync.Mutex
+	entries map[string]*interest
+}
+
+// interest is what is known of one channel that somebody wants.
+type interest struct {
+	loops     uint64 // who wants it, a bit each
+	confirmed bool
+}
+
+func newDirectory(source Source, kindOf func(string) broker.Kind) *directory {
+	d := &directory{seed: maphash.MakeSeed(), source: source, kindOf: kindOf}
+	for i := range d.stripes {
+		d.stripes[i].entries = make(map[string]*interest)
+	}
+	return d
+}
+
+func (d *directory) stripe(channel string) *stripe {
+	return &d.stripes[maphash.String(d.seed, channel)%uint64(len(d.stripes))]
+}
+
+func (d *directory) subscription(channel string) broker.Subscription {
+	if isWildcard(channel) {
+		return broker.Subscription{Channel: channel, Kind: broker.Pattern}
+	}
+	return broker.Subscription{Channel: channel, Kind: d.kindOf(typeOf(channel))}
+}
+
+// want adds loop to those that want channel and reports whether the broker has it confirmed.
+func (d *directory) want(channel string, loop int) (confirmed bool) {
+	s := d.stripe(channel)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	entry := s.entries[channel]
+	if entry == nil {
+		entry = &interest{}
+		s.entries[channel] = entry
+		if isWildcard(channel) {
+			d.wildcards.Add(1)
+		}
+		d.source.Subscribe(d.subscription(channel))
+	}
+	entry.loops |= 1 << loop
+	return entry.confirmed
+}
+
+// unwant is the end of a want.
+func (d *directory) unwant(channel string, loop int) {
+	s := d.stripe(channel)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	entry := s.entries[channel]
+	if entry == nil {
+		return
+	}
+	entry.loops &^= 1 << loop
+	if entry.loops == 0 {
+		delete(s.entries, channel)
+		if isWildcard(channel) {
+			d.wildcards.Add(-1)
+		}
+		d.source.Unsubscribe(d.subscription(channel))
+	}
+}
+
+// wanting gives the loops that want channel, a bit each.
+func (d *directory) wanting(channel string) uint64 {
+	s := d.stripe(channel)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if entry := s.entries[channel]; entry != nil {
+		return entry.loops
+	}
+	return 0
+}
+
+// setConfirmed notes what the broker says of channel and calls tell for every loop that wants it,
+// under the lock, so that no loop that comes to want it now hears of it twice or not at all.
+func (d *directory) setConfirmed(channel string, confirmed bool, tell func(loop int)) {
+	s := d.stripe(channel)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	entry := s.entries[channel]
+	if entry == nil {
+		return
+	}
+	entry.confirmed = confirmed
+	for loops := entry.loops; loops != 0; loops &= loops - 1 {
+		tell(bits.TrailingZeros64(loops))
+	}
+}
+
+// count gives the number of channels that somebody wants.
+func (d *directory) count() (channels int) {
+	for i := range d.stripes {
+		s := &d.stripes[i]
+		s.mutex.Lock()
+		channels += len(s.entries)
+		s.mutex.Unlock()
+	}
+	return channels
+}

@@ -1,0 +1,360 @@
+package hub
+
+import (
+	"sync/atomic"
+
+	"github.com/millrace/millrace/netio"
+	"github.com/millrace/millrace/proto"
+)
+
+// Shard is the part of the hub that lives on one loop. Its methods, but for none, run on that
+// loop's goroutine.
+type Shard struct {
+	hub   *Hub
+	index int
+	loop  *netio.Loop
+
+	members   netio.Slab[member] // by the stream's own slot
+	blocks    netio.Slab[block]
+	freeBlock uint32
+	highBlock uint32
+
+	channels    []channel // 0 is none
+	freeChannel uint32
+	names       map[string]uint32
+	wildcards   map[string]uint32 // by type: the channel "type:*"
+
+	walks walkQueue
+	lags  map[netio.Slot]*lag
+
+	behind   atomic.Bool // set by posters: something could not be told to this loop
+	counters Counters
+}
+
+// Counters is what a shard counts; read a copy on its loop.
+type Counters struct {
+	Members       int
+	Subscriptions int
+	Channels      int
+	Delivered     [proto.FormCount]uint64 // events queued for a stream, by wire form
+	Skipped       uint64                  // events not queued because the stream lags
+	Gaps          [proto.GapReasonCount]uint64
+}
+
+// member is what the hub knows of a stream. No pointers.
+type member struct {
+	first subscription
+	more  uint32 // block with further subscriptions
+	count uint16
+	form  proto.Form
+	flags memberFlags
+}
+
+type memberFlags uint8
+
+const (
+	memberJoined memberFlags = 1 << iota
+	memberLagging
+)
+
+// subscription is a place in a channel.
+type subscription struct {
+	channel  uint32 // 0: none
+	position uint32 // in channel.members, or with askedBit in channelAsk.slots
+}
+
+const askedBit = 1 << 31
+
+// block holds further subscriptions of a member. No pointers.
+type block struct {
+	subscriptions [3]subscription
+	next          uint32
+}
+
+// channel is what a shard knows of a channel that one of its streams wants.
+type channel struct {
+	name      proto.Channel
+	members   []netio.Slot // confirmed; 0 is a hole
+	ask       *channelAsk  // nil: nobody waits for the broker
+	holes     []uint32     // positions of members that are 0
+	last      uint64       // order of the last event that began its walk
+	walks     uint32       // walks that still have to pass over members
+	confirmed bool
+	next      uint32 // free list
+}
+
+// channelAsk is who waits for the broker to confirm a channel.
+type channelAsk struct {
+	slots []netio.Slot // 0: left while waiting
+	live  int
+}
+
+func newShard(h *Hub, index int) *Shard {
+	s := &Shard{
+		hub: h, index: index,
+		channels:  make([]channel, 1),
+		names:     make(map[string]uint32),
+		wildcards: make(map[string]uint32),
+		lags:      make(map[netio.Slot]*lag),
+	}
+	s.blocks.Grow(0)
+	return s
+}
+
+// Attach gives the shard its loop, before the loop runs.
+func (s *Shard) Attach(loop *netio.Loop) { s.loop = loop }
+
+// Loop is the loop that the shard lives on.
+func (s *Shard) Loop() *netio.Loop { return s.loop }
+
+// Counters gives a copy.
+func (s *Shard) Counters() Counters { return s.counters }
+
+// Join makes the stream in slot a member that takes its events in form.
+func (s *Shard) Join(slot netio.Slot, form proto.Form) {
+	s.members.Grow(uint32(slot))
+	*s.members.At(uint32(slot)) = member{form: form, flags: memberJoined}
+	s.counters.Members++
+}
+
+// SetForm changes the form in which the member takes what comes from now on.
+func (s *Shard) SetForm(slot netio.Slot, form proto.Form) { s.members.At(uint32(slot)).form = form }
+
+// Form is the form in which the member takes its events.
+func (s *Shard) Form(slot netio.Slot) proto.Form { return s.members.At(uint32(slot)).form }
+
+// Leave takes the stream out of all its channels. Called when it ends; harmless if it never
+// joined.
+func (s *Shard) Leave(slot netio.Slot) {
+	if int(slot) >= s.members.Len() {
+		return
+	}
+	m := s.members.At(uint32(slot))
+	if m.flags&memberJoined == 0 {
+		return
+	}
+	s.each(m, func(sub *subscription) bool {
+		s.withdraw(sub)
+		return true
+	})
+	for m.more != 0 {
+		b := s.blocks.At(m.more)
+		m.more, b.next, s.freeBlock = b.next, s.freeBlock, m.more
+	}
+	delete(s.lags, slot)
+	*m = member{}
+	s.counters.Members--
+}
+
+// Outcome says what became of [Shard.Subscribe].
+type Outcome uint8
+
+// The outcomes.
+const (
+	Confirmed  Outcome = iota // every event published from now on arrives
+	Asked                     // the broker was asked; Events.Subscribed follows
+	AlreadyHas                // the stream had it, confirmed
+	AlreadyAsk                // the stream asked before and still waits
+	TooMany                   // the stream is at its limit; nothing changed
+)
+
+// Subscribe makes the stream hear a channel.
+func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel) Outcome {
+	m := s.members.At(uint32(slot))
+	index, known := s.names[name.Name()]
+	if known {
+		if sub := s.find(m, index); sub != nil {
+			if sub.position&askedBit != 0 {
+				return AlreadyAsk
+			}
+			return AlreadyHas
+		}
+	}
+	if limit := s.hub.options.MaxSubscriptions; limit > 0 && int(m.count) >= limit || m.count == 1<<16-1 {
+		return TooMany
+	}
+	if !known {
+		index = s.addChannel(name)
+	}
+	c := &s.channels[index]
+	if c.confirmed {
+		s.add(m, subscription{channel: index, position: uint32(len(c.members))})
+		c.members = append(c.members, slot)
+		return Confirmed
+	}
+	if c.ask == nil {
+		c.ask = &channelAsk{}
+	}
+	s.add(m, subscription{channel: index, position: uint32(len(c.ask.slots)) | askedBit})
+	c.ask.slots = append(c.ask.slots, slot)
+	c.ask.live++
+	return Asked
+}
+
+// Unsubscribe ends a subscription and reports whether there was one. No event of the channel is
+// queued for the stream after it.
+func (s *Shard) Unsubscribe(slot netio.Slot, name proto.Channel) bool {
+	index, known := s.names[name.Name()]
+	if !known {
+		return false
+	}
+	m := s.members.At(uint32(slot))
+	sub := s.find(m, index)
+	if sub == nil {
+		return false
+	}
+	s.withdraw(sub)
+	m.count--
+	s.dropLag(slot, m, index)
+	return true
+}
+
+// Channels calls yield for each channel of the stream, with whether it is confirmed, until it
+// says false.
+func (s *Shard) Channels(slot netio.Slot, yield func(name proto.Channel, confirmed bool) bool) {
+	s.each(s.members.At(uint32(slot)), func(sub *subscription) bool {
+		return yield(s.channels[sub.channel].name, sub.position&askedBit == 0)
+	})
+}
+
+// each visits the subscriptions of m until visit says false.
+func (s *Shard) each(m *member, visit func(*subscription) bool) {
+	if m.first.channel != 0 && !visit(&m.first) {
+		return
+	}
+	for at := m.more; at != 0; {
+		b := s.blocks.At(at)
+		for i := range b.subscriptions {
+			if b.subscriptions[i].channel != 0 && !visit(&b.subscriptions[i]) {
+				return
+			}
+		}
+		at = b.next
+	}
+}
+
+func (s *Shard) find(m *member, channel uint32) *subscription {
+	if m.first.channel == channel {
+		return &m.first
+	}
+	for at := m.more; at != 0; {
+		b := s.blocks.At(at)
+		for i := range b.subscriptions {
+			if b.subscriptions[i].channel == channel {
+				return &b.subscriptions[i]
+			}
+		}
+		at = b.next
+	}
+	return nil
+}
+
+// add puts sub into the first free place of m.
+func (s *Shard) add(m *member, sub subscription) {
+	m.count++
+	s.counters.Subscriptions++
+	place := s.find(m, 0)
+	if place == nil {
+		index := s.freeBlock
+		if index != 0 {
+			s.freeBlock = s.blocks.At(index).next
+		} else {
+			s.highBlock++
+			index = s.highBlock
+			s.blocks.Grow(index)
+		}
+		b := s.blocks.At(index)
+		*b = block{next: m.more}
+		m.more, place = index, &b.subscriptions[0]
+	}
+	*place = sub
+}
+
+// withdraw takes a subscription out of its channel and clears it.
+func (s *Shard) withdraw(sub *subscription) {
+	index, position := sub.channel, sub.position
+	c := &s.channels[index]
+	*sub = subscription{}
+	s.counters.Subscriptions--
+	if position&askedBit != 0 {
+		c.ask.slots[position&^askedBit] = 0
+		c.ask.live--
+		if c.ask.live == 0 {
+			c.ask = nil
+		}
+	} else {
+		c.members[position] = 0
+		c.holes = append(c.holes, position)
+		s.closeHoles(c, index)
+	}
+	s.freeIfUnwanted(index)
+}
+
+// closeHoles moves members from the end into holes, once no walk counts on their places.
+func (s *Shard) closeHoles(c *channel, index uint32) {
+	if c.walks > 0 {
+		return
+	}
+	for _, hole := range c.holes {
+		last := len(c.members) - 1
+		for last >= 0 && c.members[last] == 0 {
+			last--
+		}
+		c.members = c.members[:last+1]
+		if int(hole) >= len(c.members) {
+			continue
+		}
+		slot := c.members[last]
+		c.members[hole], c.members = slot, c.members[:last]
+		s.find(s.members.At(uint32(slot)), index).position = hole
+	}
+	c.holes = c.holes[:0]
+}
+
+func (s *Shard) addChannel(name proto.Channel) uint32 {
+	index := s.freeChannel
+	if index != 0 {
+		s.freeChannel = s.channels[index].next
+	} else {
+		index = uint32(len(s.channels))
+		s.channels = append(s.channels, channel{})
+	}
+	s.channels[index] = channel{name: name, confirmed: s.hub.directory.want(name.Name(), s.index)}
+	s.names[name.Name()] = index
+	if name.Wildcard() {
+		s.wildcards[name.Type()] = index
+	}
+	s.counters.Channels++
+	return index
+}
+
+// freeIfUnwanted lets go of a channel that no member, nobody waiting and no walk needs.
+func (s *Shard) freeIfUnwanted(index uint32) {
+	c := &s.channels[index]
+	if len(c.members) > len(c.holes) || c.ask != nil || c.walks > 0 {
+		return
+	}
+	name := c.name
+	delete(s.names, name.Name())
+	if name.Wildcard() {
+		delete(s.wildcards, name.Type())
+	}
+	*c = channel{next: s.freeChannel}
+	s.freeChannel = index
+	s.counters.Channels--
+	s.hub.directory.unwant(name.Name(), s.index)
+}
+
+// Add adds the counts of another shard.
+func (c *Counters) Add(other Counters) {
+	c.Members += other.Members
+	c.Subscriptions += other.Subscriptions
+	c.Channels += other.Channels
+	c.Skipped += other.Skipped
+	for form := range c.Delivered {
+		c.Delivered[form] += other.Delivered[form]
+	}
+	for reason := range c.Gaps {
+		c.Gaps[reason] += other.Gaps[reason]
+	}
+}
