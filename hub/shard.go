@@ -24,8 +24,10 @@ type Shard struct {
 	names       map[string]uint32
 	wildcards   map[string]uint32 // by type: the channel "type:*"
 
-	walks walkQueue
-	lags  map[netio.Slot]*lag
+	walks      walkQueue
+	stepsMax   int // walkStepsMax, unless a test wants it smaller
+	expressMax int // expressMax, likewise
+	lags       map[netio.Slot]*lag
 
 	behind   atomic.Bool // set by posters: something could not be told to this loop
 	counters Counters
@@ -92,6 +94,7 @@ type channelAsk struct {
 func newShard(h *Hub, index int) *Shard {
 	s := &Shard{
 		hub: h, index: index,
+		stepsMax: walkStepsMax, expressMax: expressMax,
 		channels:  make([]channel, 1),
 		names:     make(map[string]uint32),
 		wildcards: make(map[string]uint32),

@@ -73,7 +73,7 @@ func (s *Shard) Work() (more bool) {
 	if s.behind.Load() && s.behind.CompareAndSwap(true, false) {
 		s.gapEverywhere()
 	}
-	for budget := walkStepsMax; budget > 0 && !s.walks.empty(); {
+	for budget := s.stepsMax; budget > 0 && !s.walks.empty(); {
 		budget -= s.step(s.walks.head(), budget)
 		if w := s.walks.head(); w.next == w.exactEnd+w.wildcardEnd {
 			s.finish(w)
@@ -110,12 +110,12 @@ func (s *Shard) begin(w walk) {
 			c.walks++
 		}
 	}
-	if w.exactEnd+w.wildcardEnd > expressMax {
+	if int(w.exactEnd+w.wildcardEnd) > s.expressMax {
 		w.lane = netio.Bulk
 	}
 	s.walks.push(w)
 	if w.lane == netio.Express && len(s.walks.walks)-s.walks.first == 1 {
-		s.step(s.walks.head(), expressMax)
+		s.step(s.walks.head(), s.expressMax)
 		s.finish(s.walks.head())
 		s.walks.pop()
 	}

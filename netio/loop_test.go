@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/millrace/millrace/internal/sockettest"
 )
 
 // owner is a loop with callbacks that a test fills in; those it leaves out do nothing.
@@ -62,57 +64,13 @@ func startLoop(t testing.TB, options LoopOptions, k sys, fill func(o *owner)) *o
 	return o
 }
 
-// socketPair gives a connected pair of TCP sockets: a bare non-blocking descriptor to be adopted,
-// and the client's end.
-func socketPair(t testing.TB) (fd int, client *net.TCPConn) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	conn, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	accepted, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := accepted.(*net.TCPConn).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted.Close()
-	fd, err = unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	file.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.SetNonblock(fd, true)
-	return fd, conn.(*net.TCPConn)
-}
-
 func adopt(t testing.TB, o *owner, guest any) *net.TCPConn {
 	t.Helper()
-	fd, client := socketPair(t)
+	fd, client := sockettest.Pair(t)
 	if err := o.Adopt(fd, nil, guest); err != nil {
 		t.Fatal(err)
 	}
 	return client
-}
-
-// eventually polls until ok says yes.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
-		}
-		runtime.Gosched()
-	}
 }
 
 func stats(t testing.TB, o *owner) Stats {
@@ -138,7 +96,7 @@ func TestEchoWithEarlyBytes(t *testing.T) {
 		o.events.Adopted = func(s Slot, guest any) { o.SendBytes(s, []byte(guest.(string))) }
 		o.events.Received = func(s Slot, b []byte) { o.SendBytes(s, bytes.Clone(b)) }
 	})
-	fd, client := socketPair(t)
+	fd, client := sockettest.Pair(t)
 	if err := o.Adopt(fd, []byte("early "), "hello "); err != nil {
 		t.Fatal(err)
 	}
@@ -365,8 +323,8 @@ func TestTimers(t *testing.T) {
 		o.SetTimer(replaced, 5*TickLength)
 	})
 	count := func(s Slot) int { mutex.Lock(); defer mutex.Unlock(); return fired[s] }
-	eventually(t, "the repeating timer ran three times", func() bool { return count(again) == 3 })
-	eventually(t, "the replaced timer ran", func() bool { return count(replaced) > 0 })
+	sockettest.Eventually(t, "the repeating timer ran three times", func() bool { return count(again) == 3 })
+	sockettest.Eventually(t, "the replaced timer ran", func() bool { return count(replaced) > 0 })
 	if took := time.Since(start); took < 4*TickLength {
 		t.Errorf("a timer of %v ran after %v", 5*TickLength, took)
 	}
@@ -453,7 +411,7 @@ func TestMailFromManyKeepsEachOnesOrder(t *testing.T) {
 			}
 		}()
 	}
-	eventually(t, "all posts arrived", func() bool { return total.Load() == posters*each || o.panicked.Load() > 0 })
+	sockettest.Eventually(t, "all posts arrived", func() bool { return total.Load() == posters*each || o.panicked.Load() > 0 })
 	if o.panicked.Load() > 0 {
 		t.Error("posts of one poster came out of order")
 	}
@@ -484,7 +442,7 @@ func TestExpressOvertakesBulk(t *testing.T) {
 	for range crowd {
 		adopt(t, o, nil)
 	}
-	eventually(t, "all were adopted", func() bool { return stats(t, o).Open == crowd })
+	sockettest.Eventually(t, "all were adopted", func() bool { return stats(t, o).Open == crowd })
 	var bulkLeft atomic.Int64
 	o.Do(context.Background(), func() {
 		f := o.NewFrame([]byte("news"), 0)
@@ -519,7 +477,7 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 	defer l.tearDown()
 	var clients []*net.TCPConn
 	for range streams {
-		fd, client := socketPair(t)
+		fd, client := sockettest.Pair(t)
 		clients = append(clients, client)
 		l.arrive(&arrival{fd: fd})
 	}
