@@ -22,6 +22,8 @@ import (
 const (
 	keyWaitersMax   = 1024 // tokens that wait for one fetch; more are refused at once
 	keyRedirectsMax = 3
+	// demandBurst lets a key be fetched for that was published right after the set's first fetch.
+	demandBurst = 2
 )
 
 // pace says how often a key set is fetched.
@@ -95,7 +97,7 @@ func newRemoteKeys(life context.Context, address string, transport http.RoundTri
 	remote := &remoteKeys{
 		address: address, host: parsed.Host, logger: logger, pace: pace, life: life,
 		client: &http.Client{Transport: transport, CheckRedirect: sameHostOnly},
-		demand: rate.NewLimiter(rate.Every(pace.demand), 1),
+		demand: rate.NewLimiter(rate.Every(pace.demand), demandBurst),
 		misses: map[thumbprint]time.Time{},
 	}
 	go remote.keepFresh()
@@ -236,30 +238,42 @@ func withoutURL(err error) error {
 // find gives the keys that may verify a token with this kid (or none) and algorithm, and fetches
 // the set for it if it must and may.
 func (r *remoteKeys) find(ctx context.Context, keyID, algorithm string) ([]*key, *Refusal) {
+	keys, refusal := r.known(keyID, algorithm)
 	// The second round is for who joined a fetch that had begun before the key was published.
-	for range 2 {
-		if keys, known := r.current.Load().lookup(keyID, algorithm); len(keys) > 0 {
-			return keys, nil
-		} else if known {
-			return nil, refuseToken(Algorithm)
-		}
-		flight, own, refusal := r.join(keyID, algorithm)
-		if refusal != nil {
-			return nil, refusal
+	for round := 0; keys == nil && refusal == nil && round < 2; round++ {
+		flight, own, refused := r.join(keyID, algorithm)
+		if refused != nil {
+			return nil, refused
 		}
 		fetched := r.await(ctx, flight)
-		if keys, _ := r.current.Load().lookup(keyID, algorithm); len(keys) > 0 {
-			return keys, nil
+		if keys, refusal = r.known(keyID, algorithm); keys != nil || refusal != nil {
+			break
 		}
 		if !fetched {
 			return nil, refuseToken(KeyFetch)
 		}
 		if own {
 			r.noteMiss(keyID, algorithm)
-			break
+			return nil, refuseToken(KeyUnknown)
 		}
 	}
-	return nil, refuseToken(KeyUnknown)
+	if keys == nil && refusal == nil {
+		refusal = refuseToken(KeyUnknown)
+	}
+	return keys, refusal
+}
+
+// known looks into the set at hand: keys, a refusal if the kid's key is for another algorithm, or
+// neither.
+func (r *remoteKeys) known(keyID, algorithm string) (keys []*key, refusal *Refusal) {
+	keys, taken := r.current.Load().lookup(keyID, algorithm)
+	if len(keys) > 0 {
+		return keys, nil
+	}
+	if taken {
+		return nil, refuseToken(Algorithm)
+	}
+	return nil, nil
 }
 
 // join takes part in the fetch in flight, or starts one (own) if the limits allow it.

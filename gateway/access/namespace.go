@@ -1,0 +1,226 @@
+package access
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/gateway/auth"
+)
+
+// Mode says how events of a namespace travel.
+type Mode string
+
+// Events is pub/sub: fleeting, in Redis's order. It is the only mode of this version.
+const Events Mode = "events"
+
+// Access says who may listen to the channels of a namespace.
+type Access string
+
+// The kinds of access.
+const (
+	// Public is everybody, with or without a token.
+	Public Access = "public"
+	// User is everybody whose token is good.
+	User Access = "user"
+	// Owner is the user whose id is the last part of the channel's name, byte for byte.
+	Owner Access = "owner"
+	// Token is whoever's claim "channels" holds the channel, TYPE:* or *.
+	Token Access = "token"
+	// None is nobody. Personal and broadcast channels still reach their receivers.
+	None Access = "none"
+	// ByWebhook is whoever the namespace's webhook says yes to.
+	ByWebhook Access = "webhook"
+)
+
+// OnDenied says what a WebSocket that asked for a channel it may not have is told.
+type OnDenied string
+
+const (
+	// CloseOnDenied is the error access_denied and then the close 1008. The default.
+	CloseOnDenied OnDenied = "close"
+	// ErrorOnDenied is the error alone.
+	ErrorOnDenied OnDenied = "error"
+)
+
+// DefaultType is the key of the namespace for types that have none of their own.
+const DefaultType = "default"
+
+// Bounds of a webhook.
+const (
+	// WebhookTimeoutDefault and WebhookTimeoutMax bound the wait for one answer.
+	WebhookTimeoutDefault = 2 * time.Second
+	WebhookTimeoutMax     = 30 * time.Second
+	// WebhookAgeMax is the longest time that an answer counts.
+	WebhookAgeMax = time.Hour
+)
+
+// Namespace says what the channels of one type are. The zero value is mode events, any number of
+// parts, no wildcard; Access has no default where there is authentication.
+type Namespace struct {
+	// Mode: empty means events.
+	Mode Mode `yaml:"mode,omitempty" json:"mode,omitempty"`
+	// Access decides who may listen; it has no meaning without authentication.
+	Access Access `yaml:"access,omitempty" json:"access,omitempty"`
+	// Parts is the number of parts that a channel of this type must have, 2 (TYPE:ID) or
+	// 3 (TYPE:ID:USER); 0 allows both. It keeps TYPE:456 from being taken for the channel of user
+	// 456 where 456 is the id of something else.
+	Parts int `yaml:"parts,omitempty" json:"parts,omitempty"`
+	// Wildcard allows subscribing to TYPE:*. Not with Sharded, and not with access owner.
+	Wildcard bool `yaml:"wildcard,omitempty" json:"wildcard,omitempty"`
+	// Sharded means that workers use SPUBLISH.
+	Sharded bool `yaml:"sharded,omitempty" json:"sharded,omitempty"`
+	// LocalFirst gives own events to own subscribers before Redis has them.
+	LocalFirst bool `yaml:"local_first,omitempty" json:"local_first,omitempty"`
+	// OnDenied: empty means close.
+	OnDenied OnDenied `yaml:"on_denied,omitempty" json:"on_denied,omitempty"`
+	// Webhook must be there with access webhook, and only then.
+	Webhook *Webhook `yaml:"webhook,omitempty" json:"webhook,omitempty"`
+}
+
+// Webhook says where to ask whether a user may listen to a channel (see [Policy.Ask]).
+type Webhook struct {
+	// URL is the http or https address that gets the POST. It may not hold a user or a password.
+	URL string `yaml:"url" json:"url"`
+	// Timeout bounds one question, the wait for a free slot included. Zero: 2 s. At most 30 s.
+	Timeout time.Duration `yaml:"timeout,omitempty" json:"timeout,omitempty"`
+	// MaxAge bounds how long an answer counts, whatever its Cache-Control says. Zero: 1 h, which
+	// is also the most.
+	MaxAge time.Duration `yaml:"max_age,omitempty" json:"max_age,omitempty"`
+	// ForwardToken sends the user's token along as Authorization: Bearer. Off by default: the
+	// webhook could act as the user elsewhere.
+	ForwardToken bool `yaml:"forward_token,omitempty" json:"forward_token,omitempty"`
+}
+
+// SettingError says what is wrong with one setting. Path leads to it in the file, with dots
+// between the keys: namespaces.alerts.webhook.url, or personal.0 for the first of a list.
+type SettingError struct {
+	Path    string
+	Message string
+}
+
+// Error gives path and message.
+func (e *SettingError) Error() string { return e.Path + ": " + e.Message }
+
+// Validate says all that is wrong with the namespace of the type name ("default" included), as
+// joined [*SettingError]s, or nil. Whether access may be left out is for [New] to say.
+func (n *Namespace) Validate(name string) error {
+	var problems []error
+	wrong := func(key, format string, arguments ...any) {
+		problems = append(problems, settingError(name, key, format, arguments...))
+	}
+	if name != DefaultType && !auth.IsChannelType(name) {
+		wrong("", "not a channel type; a type has 1 to 128 of the characters A-Z a-z 0-9 _ . @ = | + - and does not start with __")
+	}
+	if n.Mode != "" && n.Mode != Events {
+		wrong("mode", "%q is not known; %q is the only mode of this version", n.Mode, Events)
+	}
+	known := []Access{Public, User, Owner, Token, None, ByWebhook}
+	if n.Access != "" && !slices.Contains(known, n.Access) {
+		wrong("access", "%q is not known; use one of %s", n.Access, listOf(known))
+	}
+	if n.Parts != 0 && n.Parts != 2 && n.Parts != 3 {
+		wrong("parts", "%d is not possible; use 2 (TYPE:ID), 3 (TYPE:ID:USER), or leave it out for both", n.Parts)
+	}
+	if n.Wildcard && n.Sharded {
+		wrong("wildcard", "not with sharded: Redis has no pattern subscription for SPUBLISH; turn one of them off")
+	}
+	if n.Wildcard && n.Access == Owner {
+		wrong("wildcard", "not with access owner: TYPE:* has no owner; turn it off or use access token")
+	}
+	if n.OnDenied != "" && n.OnDenied != CloseOnDenied && n.OnDenied != ErrorOnDenied {
+		wrong("on_denied", "%q is not known; use %q or %q", n.OnDenied, CloseOnDenied, ErrorOnDenied)
+	}
+	if n.Access == ByWebhook && n.Webhook == nil {
+		wrong("webhook", "access webhook needs webhook.url, the address to ask")
+	}
+	if n.Access != ByWebhook && n.Webhook != nil {
+		wrong("webhook", "has no effect with access %q; use access webhook or take it out", n.Access)
+	}
+	if n.Webhook != nil {
+		problems = append(problems, n.Webhook.validate(name)...)
+	}
+	return errors.Join(problems...)
+}
+
+func (w *Webhook) validate(name string) (problems []error) {
+	address, err := url.Parse(w.URL)
+	switch {
+	case err != nil || (address.Scheme != "http" && address.Scheme != "https") || address.Host == "":
+		problems = append(problems, settingError(name, "webhook.url", "not an absolute http or https URL; write https://HOST/PATH"))
+	case address.User != nil:
+		problems = append(problems, settingError(name, "webhook.url", "holds a user or password, which would reach logs; take it out"))
+	}
+	if w.Timeout < 0 || w.Timeout > WebhookTimeoutMax {
+		problems = append(problems, settingError(name, "webhook.timeout", "%v is not possible; use more than 0 and at most %v", w.Timeout, WebhookTimeoutMax))
+	}
+	if w.MaxAge < 0 || w.MaxAge > WebhookAgeMax {
+		problems = append(problems, settingError(name, "webhook.max_age", "%v is not possible; use more than 0 and at most %v", w.MaxAge, WebhookAgeMax))
+	}
+	return problems
+}
+
+// ClosesOnDenied reports whether a WebSocket is closed when it asks for what it may not have.
+func (n *Namespace) ClosesOnDenied() bool { return n.OnDenied != ErrorOnDenied }
+
+// completed gives a copy with the defaults filled in that shares nothing with n.
+func (n Namespace) completed() *Namespace {
+	n.Mode = cmp.Or(n.Mode, Events)
+	n.Access = cmp.Or(n.Access, None)
+	n.OnDenied = cmp.Or(n.OnDenied, CloseOnDenied)
+	if n.Webhook != nil {
+		webhook := *n.Webhook
+		webhook.Timeout = cmp.Or(webhook.Timeout, WebhookTimeoutDefault)
+		webhook.MaxAge = cmp.Or(webhook.MaxAge, WebhookAgeMax)
+		n.Webhook = &webhook
+	}
+	return &n
+}
+
+// Defaults gives the namespaces that exist where none are configured, in a map that is the
+// caller's: alerts (owner), job_progress, video_render and campaign_metrics (user), and the
+// default for every other type, which is open without authentication and closed with it.
+func Defaults(authenticated bool) map[string]Namespace {
+	return map[string]Namespace{
+		"alerts":           {Mode: Events, Access: Owner, Parts: 2},
+		"job_progress":     {Mode: Events, Access: User},
+		"video_render":     {Mode: Events, Access: User},
+		"campaign_metrics": {Mode: Events, Access: User},
+		DefaultType:        defaultNamespace(authenticated),
+	}
+}
+
+func defaultNamespace(authenticated bool) Namespace {
+	if authenticated {
+		return Namespace{Mode: Events, Access: None}
+	}
+	return Namespace{Mode: Events, Access: Public}
+}
+
+func settingError(name, key, format string, arguments ...any) *SettingError {
+	path := "namespaces." + printable(name)
+	if key != "" {
+		path += "." + key
+	}
+	return &SettingError{Path: path, Message: fmt.Sprintf(format, arguments...)}
+}
+
+// printable keeps a name that is none from breaking a line or filling a page.
+func printable(name string) string {
+	if auth.IsChannelType(name) {
+		return name
+	}
+	return fmt.Sprintf("%.40q", name)
+}
+
+func listOf[T ~string](values []T) string {
+	texts := make([]string, len(values))
+	for place, value := range values {
+		texts[place] = string(value)
+	}
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,203 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/gateway/auth"
+)
+
+// channelBytesMax is the longest name that a channel may have.
+const channelBytesMax = 255
+
+// Options says what a Policy knows.
+type Options struct {
+	// Namespaces by type; "default" is every other type. Nil takes [Defaults]. Where "default" is
+	// not in it, that one is taken from Defaults.
+	Namespaces map[string]Namespace
+	// Personal lists types T for which every connection with a user is subscribed to T:USER. Nil
+	// means ["alerts"] where Namespaces is nil too.
+	Personal []string
+	// Broadcast lists channels that every connection is subscribed to.
+	Broadcast []string
+	// Authenticated says that tokens are verified; without it every channel is open.
+	Authenticated bool
+
+	// Transport carries the questions to webhooks; nil is a transport of the package's own.
+	Transport http.RoundTripper
+	// Logger is told of what an operator must act on. Nil: slog.Default().
+	Logger *slog.Logger
+	// Now is the clock that cached answers age by. Nil: time.Now.
+	Now func() time.Time
+}
+
+// Policy knows the namespaces and decides. It does not change once made and is safe for
+// concurrent use.
+type Policy struct {
+	namespaces    map[string]*Namespace
+	fallback      *Namespace
+	personal      []string
+	broadcast     []string
+	authenticated bool
+	anyPublic     bool
+	needsToken    bool
+	webhook       *asker
+}
+
+// New makes a Policy. The error joins a [*SettingError] for everything that is wrong with the
+// settings. [Policy.Close] ends what it started.
+func New(options Options) (*Policy, error) {
+	configured := options.Namespaces
+	if configured == nil {
+		configured = Defaults(options.Authenticated)
+		if options.Personal == nil {
+			options.Personal = []string{"alerts"}
+		}
+	}
+	policy := &Policy{
+		namespaces:    make(map[string]*Namespace, len(configured)),
+		personal:      slices.Clone(options.Personal),
+		broadcast:     slices.Clone(options.Broadcast),
+		authenticated: options.Authenticated,
+	}
+	problems := policy.add(configured)
+	if policy.fallback == nil {
+		policy.fallback = defaultNamespace(options.Authenticated).completed()
+	}
+	problems = append(problems, policy.checkPersonal()...)
+	problems = append(problems, policy.checkBroadcast()...)
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	policy.summarize()
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
+	policy.warn(options.Logger)
+	policy.webhook = newAsker(options)
+	return policy, nil
+}
+
+// add validates the configured namespaces, in the order of their names, and takes them in.
+func (p *Policy) add(configured map[string]Namespace) (problems []error) {
+	for _, name := range slices.Sorted(maps.Keys(configured)) {
+		namespace := configured[name]
+		if err := namespace.Validate(name); err != nil {
+			problems = append(problems, err)
+		}
+		if namespace.Access == "" && p.authenticated {
+			problems = append(problems, settingError(name, "access", "missing; with authentication say who may listen: public, user, owner, token, none or webhook"))
+		}
+		completed := namespace.completed()
+		if name == DefaultType {
+			p.fallback = completed
+		}
+		p.namespaces[name] = completed
+	}
+	return problems
+}
+
+func (p *Policy) checkPersonal() (problems []error) {
+	for place, typ := range p.personal {
+		path := fmt.Sprintf("personal.%d", place)
+		switch {
+		case !auth.IsChannelType(typ):
+			problems = append(problems, &SettingError{path, "not a channel type; write the part before the colon, such as alerts"})
+		case p.Namespace(typ).Parts == 3:
+			problems = append(problems, &SettingError{path, typ + ":USER has 2 parts but the namespace " + typ + " asks for 3; set its parts to 2"})
+		}
+	}
+	return problems
+}
+
+func (p *Policy) checkBroadcast() (problems []error) {
+	for place, name := range p.broadcast {
+		path := fmt.Sprintf("broadcast.%d", place)
+		parts := strings.Split(name, ":")
+		switch {
+		case !isChannelName(name, parts):
+			problems = append(problems, &SettingError{path, "not a channel; write TYPE:ID or TYPE:ID:USER, such as system:all"})
+		case p.Namespace(parts[0]).Parts != 0 && p.Namespace(parts[0]).Parts != len(parts):
+			problems = append(problems, &SettingError{path, fmt.Sprintf("has %d parts but the namespace %s asks for %d", len(parts), parts[0], p.Namespace(parts[0]).Parts)})
+		}
+	}
+	return problems
+}
+
+func isChannelName(name string, parts []string) bool {
+	if len(name) > channelBytesMax || (len(parts) != 2 && len(parts) != 3) || !auth.IsChannelType(parts[0]) {
+		return false
+	}
+	return !slices.ContainsFunc(parts[1:], func(part string) bool { return !auth.IsChannelPart(part) })
+}
+
+// summarize works out what is asked about the namespaces as a whole.
+func (p *Policy) summarize() {
+	p.anyPublic = !p.authenticated || p.fallback.Access == Public
+	for _, namespace := range p.namespaces {
+		p.anyPublic = p.anyPublic || namespace.Access == Public
+		p.needsToken = p.needsToken || (namespace.Webhook != nil && namespace.Webhook.ForwardToken)
+	}
+}
+
+// warn logs settings that are allowed but seldom meant.
+func (p *Policy) warn(logger *slog.Logger) {
+	if !p.authenticated {
+		return
+	}
+	for _, typ := range p.personal {
+		if access := p.Namespace(typ).Access; access == Public || access == User {
+			logger.Warn("the personal channels of a user can be listened to by others: set the namespace's access to owner", "type", typ, "access", string(access))
+		}
+	}
+	for _, typ := range slices.Sorted(maps.Keys(p.namespaces)) {
+		if namespace := p.namespaces[typ]; namespace.Access == Owner && namespace.Parts == 0 {
+			logger.Warn("TYPE:ID and TYPE:ID:USER both belong to the user named last: set the namespace's parts to 2 or 3, or an id may be taken for a user", "type", typ)
+		}
+	}
+}
+
+// Namespace gives the namespace of a type, the default one for a type without its own. It is
+// never nil and only read.
+func (p *Policy) Namespace(typ string) *Namespace {
+	if namespace, found := p.namespaces[typ]; found {
+		return namespace
+	}
+	return p.fallback
+}
+
+// AnyPublic reports whether somebody without a token can listen to anything at all.
+func (p *Policy) AnyPublic() bool { return p.anyPublic }
+
+// NeedsToken reports whether a webhook is to receive the users' tokens, so that identities must
+// keep them ([auth.Options.KeepToken]).
+func (p *Policy) NeedsToken() bool { return p.needsToken }
+
+// PersonalChannels gives the names of the user's own channels, in a slice that is the caller's. A
+// user whose id can't stand in a channel's name ([auth.IsChannelPart]) has none, and neither has
+// the empty one.
+func (p *Policy) PersonalChannels(user string) []string {
+	if len(p.personal) == 0 || !auth.IsChannelPart(user) {
+		return nil
+	}
+	names := make([]string, 0, len(p.personal))
+	for _, typ := range p.personal {
+		if name := typ + ":" + user; len(name) <= channelBytesMax {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Broadcast gives the channels that everybody is subscribed to. It is only read.
+func (p *Policy) Broadcast() []string { return p.broadcast }
+
+// Close ends the questions that are on their way to webhooks, which are then denied, and waits
+// for them.
+func (p *Policy) Close() { p.webhook.close() }
