@@ -20,7 +20,7 @@ func newLogger(output io.Writer, configured *settings.LogSettings) *slog.Logger 
 	}
 	terminal := isTerminal(output)
 	if configured.LogFormat == "text" || configured.LogFormat == "auto" && terminal {
-		return slog.New(tint.NewHandler(output, &tint.Options{
+		return slog.New(tint.NewTextHandler(output, &tint.Options{
 			Level: level, TimeFormat: time.TimeOnly, NoColor: !terminal,
 		}))
 	}

@@ -95,7 +95,7 @@ func (t *redisTail) confirm(subscriptions []broker.Subscription, lost bool) {
 // refuse is the broker's callback.
 func (t *redisTail) refuse(subscription broker.Subscription, err error) {
 	select {
-	case t.refused <- fmt.Errorf("Redis refuses a subscription to %s: %w", subscription.Channel, err):
+	case t.refused <- fmt.Errorf("subscribe to %s: Redis refuses: %w", subscription.Channel, err):
 	default:
 	}
 }
@@ -112,7 +112,7 @@ func (t *redisTail) run(ctx context.Context, wanted int, health func() broker.He
 			return err
 		case <-deadline.C:
 			if waiting > 0 {
-				return fmt.Errorf("Redis at %s does not answer: %s; check that it runs and that --redis names it", t.target.redis, health().Reason)
+				return fmt.Errorf("subscribe at %s: Redis does not answer: %s; check that it runs and that --redis names it", t.target.redis, health().Reason)
 			}
 		case count := <-t.confirmed:
 			if waiting > 0 && waiting <= count {

@@ -33,6 +33,8 @@ func (l *Loaded) Check() Keys {
 	keys := l.CheckKeys()
 	l.checkNamespaces()
 	l.checkChannels()
+	// In the order of the file, and flags and variables behind it.
+	slices.SortStableFunc(l.Problems, func(a, b Problem) int { return a.Source.compare(b.Source) })
 	return keys
 }
 

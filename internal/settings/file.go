@@ -104,7 +104,8 @@ func parseYAML(path string, content []byte) (*yaml.Node, *Problem) {
 // looked for and named.
 func syntaxProblem(path string, content []byte, err error) *Problem {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
-	problem := &Problem{Source: Source{File: path}}
+	// The parser leaves the line out where it is the first.
+	problem := &Problem{Source: Source{File: path, Line: 1}}
 	if match := yamlLine.FindStringSubmatchIndex(message); match != nil {
 		// The pattern matched digits; a number too large for an int stays 0, no line.
 		problem.Source.Line, _ = strconv.Atoi(message[match[2]:match[3]])

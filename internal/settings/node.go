@@ -40,8 +40,8 @@ func (r *nodeReader) settings(root *yaml.Node, target *Settings) {
 		}
 		field := fields()[position]
 		read := reflect.New(field.value(target).Type()).Elem()
-		if !r.value(value, read, key, 0) {
-			return
+		if !r.value(value, read, key, 0) && read.Kind() != reflect.Map {
+			return // of a map, the good entries are kept and checked further
 		}
 		if err := field.checkRange(read); err != nil {
 			r.fail(value, key, err.Error())
@@ -190,8 +190,9 @@ func (r *nodeReader) table(node *yaml.Node, target reflect.Value, path string, d
 	r.mapping(node, path, func(key string, keyNode, value *yaml.Node) {
 		element := reflect.New(target.Type().Elem()).Elem()
 		r.loaded.sources[path+"."+key] = r.source(keyNode)
-		r.value(value, element, path+"."+key, depth+1)
-		target.SetMapIndex(reflect.ValueOf(key), element)
+		if r.value(value, element, path+"."+key, depth+1) {
+			target.SetMapIndex(reflect.ValueOf(key), element)
+		}
 	})
 	return len(r.loaded.Problems) == before
 }

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -31,6 +32,17 @@ func (s Source) String() string {
 	default:
 		return fmt.Sprintf("%s:%d:%d", s.File, s.Line, s.Column)
 	}
+}
+
+// compare orders sources: the file from its first line to its last, then the rest as it was.
+func (s Source) compare(other Source) int {
+	if (s.File == "") != (other.File == "") {
+		if s.File != "" {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(s.Line, other.Line), cmp.Compare(s.Column, other.Column))
 }
 
 // Problem is one thing that is wrong with the configuration.
