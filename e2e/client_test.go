@@ -135,7 +135,11 @@ func open(t *testing.T, k kind, base, token string, channels ...string) *client 
 func dial(t *testing.T, k kind, base, path string) *client {
 	t.Helper()
 	command := k.command(t, base, path)
-	return &client{process: start(t, k.name, command[0], command[1:]...), kind: k}
+	c := &client{process: start(t, k.name, command[0], command[1:]...), kind: k}
+	if k.name != curl.name {
+		c.polite = 2 * time.Second // a browser is closed by its driver
+	}
+	return c
 }
 
 func (c *client) send(t *testing.T, text string) {

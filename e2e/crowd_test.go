@@ -40,7 +40,9 @@ func startCrowd(t *testing.T, g *gateway, wire, channel string) *crowd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &crowd{start(t, "crowd of "+wire, path, "-address", g.address, "-wire", wire, "-channel", channel)}
+	c := &crowd{start(t, "crowd of "+wire, path, "-address", g.address, "-wire", wire, "-channel", channel)}
+	c.polite = time.Second
+	return c
 }
 
 func (c *crowd) command(t *testing.T, line string) {

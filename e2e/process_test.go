@@ -20,6 +20,9 @@ type process struct {
 	lines  chan string   // of standard output; closed at its end
 	exited chan struct{} // closed when the process has ended and err is set
 	err    error
+	// polite is how long the child is given to end by itself once its input is closed. Zero for
+	// those that do not read it.
+	polite time.Duration
 
 	mutex    sync.Mutex
 	errorLog []string // lines of standard error, the last errorLinesMax of them
@@ -107,8 +110,8 @@ func (p *process) complaints() string {
 	return strings.Join(p.errorLog, "\n")
 }
 
-// end closes the child's input, which ends the polite ones, and kills what is left after a
-// moment.
+// end closes the child's input, which ends the polite ones, asks the others, and kills what is
+// left after a moment.
 func (p *process) end() {
 	p.input.Close()
 	go func() { // a child that waits for its reader could not end
@@ -118,7 +121,7 @@ func (p *process) end() {
 	select {
 	case <-p.exited:
 		return
-	case <-time.After(200 * time.Millisecond):
+	case <-time.After(p.polite):
 	}
 	p.signal(syscall.SIGTERM)
 	select {
