@@ -151,9 +151,12 @@ func (d *reader) tellAnswered() {
 		if e.askedIn != d.session.number {
 			continue // moved to another node meanwhile
 		}
-		if e.has(flagConfirmed) {
+		switch {
+		case !e.has(flagWanted):
+			// Whoever comes back for it asks again, and is told then.
+		case e.has(flagConfirmed):
 			again = append(again, e.subscription())
-		} else {
+		default:
 			fresh = append(fresh, e.subscription())
 		}
 		e.askedIn, e.confirmedIn = 0, d.session.number
@@ -201,14 +204,16 @@ func (d *reader) left(kind Kind, wire string) {
 	asked := e.has(flagLeaving)
 	e.flags &^= flagLeaving
 	e.confirmedIn = 0
-	d.session.confirmed--
-	if e.has(flagWanted) {
+	if !asked {
+		d.session.confirmed--
+	}
+	switch {
+	case !e.has(flagWanted):
+	case asked:
+		r.enqueue(index, e)
+	default:
 		d.session.confirmedWanted--
-		if asked {
-			r.enqueue(index, e)
-		} else {
-			r.delayMoved(index, e)
-		}
+		r.delayMoved(index, e)
 	}
 	sub := e.subscription()
 	r.settle(index)

@@ -216,9 +216,9 @@ func (r *Redis) Unsubscribe(sub Subscription) {
 	}
 }
 
-// confirmedBy returns the living session that confirmed e, or nil.
+// confirmedBy returns the living session that confirmed e and is not asked to leave it, or nil.
 func (r *Redis) confirmedBy(e *entry) *session {
-	if e.confirmedIn == 0 || e.node == noNode {
+	if e.confirmedIn == 0 || e.node == noNode || e.has(flagLeaving) {
 		return nil
 	}
 	session := r.nodes[e.node].session

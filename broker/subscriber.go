@@ -106,6 +106,7 @@ func (s *session) sort(next *batch, index uint32, e *entry) {
 		next.again = append(next.again, index)
 	case e.confirmedIn == s.number && !e.has(flagLingering):
 		e.flags |= flagLeaving
+		s.confirmed--
 		next.add(s, index, e, true)
 	case e.confirmedIn != 0:
 	case e.has(flagWanted) && e.has(flagDelayed) && e.has(flagRefused):
@@ -159,7 +160,7 @@ func (s *session) confirmAgain(indexes []uint32) {
 	var subs []Subscription
 	r.mutex.Lock()
 	for _, index := range indexes {
-		if e := r.table.at(index); e.channel != "" && e.confirmedIn == s.number {
+		if e := r.table.at(index); e.has(flagWanted) && r.confirmedBy(e) == s {
 			subs = append(subs, e.subscription())
 		}
 	}
@@ -245,6 +246,10 @@ func (s *session) sortRefused(c *command, class cause) (refused []Subscription) 
 		switch {
 		case c.leave:
 			e.flags &^= flagLeaving
+			s.confirmed++
+			if e.has(flagWanted) {
+				s.confirmedWanted++
+			}
 			s.delayRefused(index, e)
 		case e.askedIn != s.number:
 			continue // moved to another node meanwhile
