@@ -1,8 +1,12 @@
 package gateway
 
 import (
+	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/millrace/millrace/gateway/access"
@@ -91,4 +95,107 @@ type Limits struct {
 	AcceptRate               int           // new connections a second of the listener. Default off
 	HandshakeTimeout         time.Duration // from accept to the end of the request head. Default 10 s
 	DrainTimeout             time.Duration // from SIGTERM to exit. Default 20 s
+}
+
+const queueBytesMin = 256 << 10
+
+// authenticated reports whether tokens are verified.
+func (o *Options) authenticated() bool {
+	return len(o.Auth.HMACSecret) > 0 || len(o.Auth.PublicKeyPEM) > 0 || o.Auth.JWKSURL != ""
+}
+
+// Check says what is wrong with the options, without starting anything.
+func (o Options) Check() error {
+	_, err := o.completed()
+	return err
+}
+
+// completed fills in the defaults and checks what belongs together.
+func (o Options) completed() (Options, error) {
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:8080"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	switch {
+	case o.Loops == 0:
+		o.Loops = loopsDefault()
+	case o.Loops < 0 || o.Loops > 63:
+		return o, fmt.Errorf("loops: %d is not in 1..63 (0 takes the default)", o.Loops)
+	}
+	host, _, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return o, fmt.Errorf("listen: %q is not host:port", o.Listen)
+	}
+	if !o.authenticated() && !o.InsecureNoAuth && !isLoopbackHost(host) {
+		return o, fmt.Errorf("listen: %s serves more than this machine, and without authentication every channel would be open: set auth-hmac-secret, auth-public-key-file or auth-jwks-url, listen on 127.0.0.1, or set insecure-no-auth", o.Listen)
+	}
+	if o.AdminListen != "" {
+		if _, _, err := net.SplitHostPort(o.AdminListen); err != nil {
+			return o, fmt.Errorf("admin-listen: %q is not host:port", o.AdminListen)
+		}
+	}
+	return o, o.Limits.complete()
+}
+
+func isLoopbackHost(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback()
+}
+
+// complete fills in the defaults and checks the bounds.
+func (l *Limits) complete() error {
+	descriptors := descriptorLimit()
+	for _, limit := range []struct {
+		name     string
+		value    *int
+		fallback int
+	}{
+		{"max-connections", &l.MaxConnections, descriptors * 9 / 10},
+		{"max-connections-per-user", &l.MaxConnectionsPerUser, 100},
+		{"max-connections-per-address", &l.MaxConnectionsPerAddress, 1000},
+		{"max-subscriptions", &l.MaxSubscriptions, 100},
+		{"max-header-bytes", &l.MaxHeaderBytes, 16 << 10},
+		{"max-message-bytes", &l.MaxMessageBytes, 64 << 10},
+		{"max-event-bytes", &l.MaxEventBytes, 1 << 20},
+		{"max-queue-bytes", &l.MaxQueueBytes, 1 << 20},
+		{"commands-per-second", &l.CommandsPerSecond, 50},
+		{"accept-rate", &l.AcceptRate, NoLimit},
+	} {
+		switch {
+		case *limit.value == 0:
+			*limit.value = limit.fallback
+		case *limit.value < NoLimit:
+			return fmt.Errorf("%s: %d is negative", limit.name, *limit.value)
+		}
+	}
+	if l.MaxConnections > descriptors {
+		return fmt.Errorf("max-connections: %d streams need as many descriptors, and this process may have %d: raise LimitNOFILE (ulimit -n) or lower it", l.MaxConnections, descriptors)
+	}
+	if l.MaxQueueBytes != NoLimit && l.MaxQueueBytes < queueBytesMin {
+		return fmt.Errorf("max-queue-bytes: %d is under %d: a burst would already count as slow", l.MaxQueueBytes, queueBytesMin)
+	}
+	if l.MaxMessageBytes == NoLimit || l.MaxHeaderBytes == NoLimit {
+		return fmt.Errorf("max-message-bytes and max-header-bytes bound what a stranger makes the gateway keep: they cannot be switched off")
+	}
+	if l.HandshakeTimeout == 0 {
+		l.HandshakeTimeout = 10 * time.Second
+	}
+	if l.DrainTimeout == 0 {
+		l.DrainTimeout = 20 * time.Second
+	}
+	return nil
+}
+
+// descriptorLimit is how many descriptors this process may have.
+func descriptorLimit() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return 1024
+	}
+	return int(min(limit.Cur, 1<<30))
 }

@@ -199,7 +199,7 @@ func TestLossIsToldAsGapAfterTheReturn(t *testing.T) {
 }
 
 func TestSlowStreamGetsAGapAndCostsNobody(t *testing.T) {
-	const events = 200
+	const events = 50
 	h := newHarness(t, 1, func(o *Options) { o.MaxQueueBytes = 256 << 10 })
 	slow, quick := h.join(0, proto.FormText), h.join(0, proto.FormText)
 	slow.client.SetReadBuffer(4 << 10)

@@ -1,0 +1,28 @@
+// Package gateway is the product: it puts the desk, the loops, the hub and a broker together,
+// decides who may do what, and speaks with clients. It is the only package that knows the others.
+//
+// # Story of a stream
+//
+//	desk goroutine:  route ─ who (auth) ─ may (access) ─ limits (admission) ─ netio.Park(guest)
+//	loop:            sessions.adopted ─ head, then subscriptions ─ connected, when all are
+//	                 confirmed ─ events, heartbeats, commands ─ one reason, one end
+//
+// Everything that may wait (a webhook, a key set, Redis) happens on the desk's goroutine before
+// the socket is parked, or on a goroutine of its own that posts its result to the loop.
+//
+// # Who owns what
+//
+// [Gateway] is safe for use by many goroutines. What is known of a stream (session) lives on its
+// loop, under the stream's slot, and is touched there only. What streams share across loops is
+// counted by admission.
+//
+//	a session:  waiting ── all channels confirmed ──► live ── leave ──► (netio: ending, closed)
+//	               │                                   │
+//	               └── 10 s: broker_unavailable ───────┘
+//
+// # As a library
+//
+//	gw, err := gateway.New(gateway.Options{Redis: "redis://127.0.0.1:6379"})
+//	...
+//	err = gw.Run(ctx) // until ctx is done and the gateway has drained
+package gateway

@@ -1,0 +1,338 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/gateway/access"
+	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/hub"
+	"github.com/millrace/millrace/netio"
+	"github.com/millrace/millrace/proto"
+)
+
+// Gateway is one server: its listeners, loops, hub and broker. Make it with [New], serve with
+// [Gateway.Run]. Methods are safe for use by many goroutines.
+type Gateway struct {
+	options Options
+	logger  *slog.Logger
+	epoch   string // names this gateway's life in ids
+	started time.Time
+
+	broker    broker.Broker
+	hub       *hub.Hub
+	loops     []*netio.Loop
+	sessions  []*sessions
+	nextLoop  atomic.Uint32
+	publisher *publisher
+
+	verifier    *auth.Verifier // nil: no authentication
+	guard       auth.Guard
+	origins     auth.Origins
+	proxies     auth.Proxies
+	policy      *access.Policy
+	broadcast   []proto.Channel
+	hasPersonal bool
+	admission   *admission
+
+	listener, adminListener *netio.DeskListener
+	desk, adminDesk         *netio.Desk
+
+	draining atomic.Bool
+	refused  refusalCounts
+	health   atomic.Pointer[broker.Health]
+	reports  limitedLog
+
+	lifetime context.Context // ends with the gateway; goroutines started for streams live in it
+	end      context.CancelFunc
+	spawned  sync.WaitGroup
+	slots    chan struct{} // bounds spawned goroutines
+}
+
+// spawnedMax bounds the goroutines that ask webhooks and key sets for streams.
+const spawnedMax = 256
+
+// New checks the options and makes a gateway that listens already (so that a port that is taken
+// is an error here) but serves only in [Gateway.Run]. An error says which option is wrong. A
+// gateway that is never run must be closed with [Gateway.Close].
+func New(options Options) (*Gateway, error) {
+	options, err := options.completed()
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		options: options, logger: options.Logger, epoch: newEpoch(), started: time.Now(),
+		admission: newAdmission(options.Limits),
+		slots:     make(chan struct{}, spawnedMax),
+	}
+	g.lifetime, g.end = context.WithCancel(context.Background())
+	// In this order; on a failure what was started is undone.
+	for _, step := range []func() error{g.setUpIdentity, g.setUpBroker, g.setUpLoops, g.listen} {
+		if err := step(); err != nil {
+			g.Close()
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+func newEpoch() string {
+	var random [5]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return strings.ToLower(base32.StdEncoding.EncodeToString(random[:]))
+}
+
+// setUpIdentity makes what decides who may do what.
+func (g *Gateway) setUpIdentity() (err error) {
+	o := &g.options
+	if g.origins, err = auth.ParseOrigins(o.AllowedOrigins); err != nil {
+		return fmt.Errorf("allowed-origins: %w", err)
+	}
+	if g.proxies, err = auth.ParseProxies(o.TrustedProxies); err != nil {
+		return fmt.Errorf("trusted-proxies: %w", err)
+	}
+	g.policy, err = access.New(access.Options{
+		Namespaces: o.Namespaces, Personal: o.Personal, Broadcast: o.Broadcast,
+		Authenticated: o.authenticated(), Logger: o.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range g.policy.Broadcast() {
+		channel, err := proto.ParseChannel(name)
+		if err != nil {
+			return fmt.Errorf("broadcast: %w", err)
+		}
+		g.broadcast = append(g.broadcast, channel)
+	}
+	g.hasPersonal = len(g.policy.PersonalChannels("x")) > 0
+	if !o.authenticated() {
+		g.guard = auth.Guard{AnyHost: o.InsecureNoAuth, Allowed: g.origins}
+		return nil
+	}
+	g.verifier, err = auth.New(g.lifetime, auth.Options{
+		HMACSecret: o.Auth.HMACSecret, PublicKeyPEM: o.Auth.PublicKeyPEM, JWKSURL: o.Auth.JWKSURL,
+		Audience: o.Auth.Audience, Issuer: o.Auth.Issuer, UserClaim: o.Auth.UserClaim,
+		KeepToken: g.policy.NeedsToken(), Logger: o.Logger,
+	})
+	return err
+}
+
+func (g *Gateway) setUpBroker() (err error) {
+	if g.options.Redis == "" {
+		g.broker = broker.NewMemory(broker.MemoryOptions{})
+		return nil
+	}
+	g.broker, err = broker.NewRedis(broker.RedisOptions{
+		URL: g.options.Redis, ChannelPrefix: g.options.ChannelPrefix, Logger: g.logger,
+	})
+	return err
+}
+
+func (g *Gateway) setUpLoops() (err error) {
+	limits := g.options.Limits
+	g.hub, err = hub.New(hub.Options{
+		Loops: g.options.Loops, Epoch: g.epoch,
+		Source: hub.Source{Subscribe: g.broker.Subscribe, Unsubscribe: g.broker.Unsubscribe},
+		Events: hub.Events{
+			Subscribed: func(shard *hub.Shard, slot netio.Slot, channel proto.Channel) {
+				g.sessions[shard.Loop().Index()].subscribed(slot, channel)
+			},
+			Mail: func(shard *hub.Shard, item any) { g.sessions[shard.Loop().Index()].mail(item) },
+		},
+		KindOf:        g.kindOf,
+		MaxQueueBytes: limits.MaxQueueBytes, MaxEventBytes: limits.MaxEventBytes, MaxSubscriptions: limits.MaxSubscriptions,
+	})
+	if err != nil {
+		return err
+	}
+	for index := range g.options.Loops {
+		one := newSessions(g, g.hub.Shard(index))
+		loop, err := netio.NewLoop(netio.LoopOptions{Index: index}, one.events())
+		if err != nil {
+			return err
+		}
+		one.attach(loop)
+		g.sessions = append(g.sessions, one)
+		g.loops = append(g.loops, loop)
+	}
+	for _, loop := range g.loops {
+		go loop.Run()
+	}
+	g.publisher = newPublisher(g)
+	return g.broker.Start(broker.Callbacks{
+		Event:     g.event,
+		Confirmed: g.hub.Confirmed,
+		Lost:      g.hub.Lost,
+		Refused: func(subscription broker.Subscription, err error) {
+			g.reports.warn(g.logger, "redis refuses a subscription", "channel", subscription.Channel, "error", err)
+		},
+		Health: func(health broker.Health) { g.health.Store(&health) },
+	})
+}
+
+// kindOf says how the workers of a channel type publish.
+func (g *Gateway) kindOf(channelType string) broker.Kind {
+	if g.policy.Namespace(channelType).Sharded {
+		return broker.Sharded
+	}
+	return broker.Plain
+}
+
+// event takes what the broker received.
+func (g *Gateway) event(channel string, payload []byte, received time.Time) {
+	if err := g.hub.Event(channel, payload, received); err != nil {
+		g.reports.warn(g.logger, "a published event was dropped", "error", err)
+	}
+}
+
+// listen opens the listeners and makes their desks.
+func (g *Gateway) listen() (err error) {
+	o := &g.options
+	if g.listener, err = netio.Listen(o.Listen, o.ReusePort); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if g.desk, err = netio.NewDesk(g.deskOptions(false)); err != nil {
+		return err
+	}
+	if o.AdminListen == "" {
+		return nil
+	}
+	if g.adminListener, err = netio.Listen(o.AdminListen, o.ReusePort); err != nil {
+		return fmt.Errorf("admin-listen: %w", err)
+	}
+	g.adminDesk, err = netio.NewDesk(g.deskOptions(true))
+	return err
+}
+
+func (g *Gateway) deskOptions(admin bool) netio.DeskOptions {
+	limits := g.options.Limits
+	options := netio.DeskOptions{
+		Handler:          g.handler(admin),
+		Adopt:            g.adopt,
+		Abandoned:        func(one any) { g.admission.leave(one.(*guest).ticket) },
+		MaxHeadBytes:     max(limits.MaxHeaderBytes, 0),
+		MaxBodyBytes:     publishBodyMax(limits.MaxEventBytes),
+		HandshakeTimeout: max(limits.HandshakeTimeout, 0),
+		Logger:           g.logger,
+	}
+	if !admin {
+		options.AcceptRate = max(limits.AcceptRate, 0)
+	}
+	return options
+}
+
+// adopt gives a parked connection to the next loop.
+func (g *Gateway) adopt(fd int, early []byte, one any) error {
+	loop := g.loops[g.nextLoop.Add(1)%uint32(len(g.loops))]
+	return loop.Adopt(fd, early, one)
+}
+
+// Addr is the address that the gateway listens on.
+func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
+
+// AdminAddr is the address of the admin listener, nil without one.
+func (g *Gateway) AdminAddr() net.Addr {
+	if g.adminListener == nil {
+		return nil
+	}
+	return g.adminListener.Addr()
+}
+
+// Run serves until ctx is done, then drains (at most DrainTimeout) and closes the gateway. It
+// returns nil after an orderly end, else what went wrong. A gateway runs once.
+func (g *Gateway) Run(ctx context.Context) error {
+	defer g.Close()
+	if g.adminDesk != nil {
+		if err := g.adminDesk.Start(g.adminListener); err != nil {
+			return fmt.Errorf("admin-listen: %w", err)
+		}
+	}
+	if err := g.desk.Start(g.listener); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if g.options.Demo {
+		g.spawn(g.demonstrate)
+	}
+	g.logger.Info("serving", "address", "http://"+g.Addr().String(), "broker", g.brokerName(), "loops", len(g.loops), "authentication", g.verifier != nil)
+	<-ctx.Done()
+	return g.drainAll()
+}
+
+func (g *Gateway) brokerName() string {
+	if g.options.Redis == "" {
+		return "memory"
+	}
+	return "redis"
+}
+
+// Close ends everything at once, streams included. It is for gateways that are not run; Run
+// calls it itself. More than one call is harmless.
+func (g *Gateway) Close() {
+	g.end()
+	expired, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, desk := range []*netio.Desk{g.desk, g.adminDesk} {
+		if desk != nil {
+			_ = desk.Shutdown(expired)
+		}
+	}
+	for _, listener := range []*netio.DeskListener{g.listener, g.adminListener} {
+		if listener != nil {
+			_ = listener.Close()
+		}
+	}
+	if g.broker != nil {
+		_ = g.broker.Close()
+	}
+	for _, loop := range g.loops {
+		loop.Stop()
+	}
+	if g.hub != nil {
+		g.hub.Close()
+	}
+	if g.policy != nil {
+		g.policy.Close()
+	}
+	g.spawned.Wait()
+}
+
+// spawn runs work on a goroutine of its own, at most spawnedMax at a time; more wait their turn
+// on theirs. It ends with the gateway.
+func (g *Gateway) spawn(work func(ctx context.Context)) {
+	g.spawned.Add(1)
+	go func() {
+		defer g.spawned.Done()
+		select {
+		case g.slots <- struct{}{}:
+			defer func() { <-g.slots }()
+			work(g.lifetime)
+		case <-g.lifetime.Done():
+		}
+	}()
+}
+
+func (g *Gateway) debugs() bool { return g.logger.Enabled(context.Background(), slog.LevelDebug) }
+
+// loopsDefault: every core up to three; with more, one is left to the desk, tokens and Redis.
+func loopsDefault() int {
+	cores := runtime.GOMAXPROCS(0)
+	if cores > 3 {
+		cores--
+	}
+	return min(cores, 63)
+}
+
+// errClosed is what methods say of a gateway that is gone.
+var errClosed = errors.New("gateway: closed")

@@ -1,0 +1,104 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/millrace/millrace/gateway/access"
+	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/proto"
+)
+
+// identify answers who a request comes from, and whether its page may ask at all. Errors are
+// [*auth.Refusal]s.
+func (g *Gateway) identify(r *http.Request, publishing bool) (*auth.Identity, auth.Credential, error) {
+	if g.verifier == nil {
+		if err := g.guard.Check(r, publishing); err != nil {
+			return nil, auth.Credential{}, err
+		}
+		credential, err := auth.FromRequest(r)
+		if err != nil {
+			return nil, credential, err
+		}
+		who, err := auth.Named(r.URL.Query().Get("userId"))
+		return who, credential, err
+	}
+	credential, err := auth.FromRequest(r)
+	if err != nil {
+		return nil, credential, err
+	}
+	if err := auth.CheckOrigin(r, credential.Source, g.origins, g.proxies); err != nil {
+		return nil, credential, err
+	}
+	if credential.Source == auth.SourceNone {
+		return auth.Anonymous(), credential, nil
+	}
+	who, err := g.verifier.Verify(r.Context(), credential.Token)
+	return who, credential, err
+}
+
+// maySubscribe decides, asking the webhook if need be; it may wait.
+func (g *Gateway) maySubscribe(ctx context.Context, who *auth.Identity, channel proto.Channel) error {
+	decision := g.policy.Decide(who, channel)
+	if decision.Verdict == access.Ask {
+		decision = g.policy.Ask(ctx, who, channel)
+	}
+	if decision.Verdict == access.Allow {
+		return nil
+	}
+	return refuse(codeNamed(decision.Reason.Code()), denial(decision.Reason, channel))
+}
+
+// denial words a denial for who asked. It tells nothing of what exists.
+func denial(reason access.Reason, channel proto.Channel) string {
+	switch reason {
+	case access.WrongParts:
+		return "channels of type " + channel.Type() + " have another number of parts"
+	case access.NoWildcard:
+		return "channels of type " + channel.Type() + " cannot be had as a wildcard"
+	case access.NeedsToken:
+		return "channel " + channel.Name() + " needs a token"
+	default:
+		return "channel " + channel.Name() + " is not yours"
+	}
+}
+
+// unaskedChannels are those that a stream of who gets without asking: its personal ones and the
+// broadcasts.
+func (g *Gateway) unaskedChannels(who *auth.Identity) []proto.Channel {
+	if !who.Anonymous && who.User != "" && g.hasPersonal {
+		channels := slices.Clone(g.broadcast)
+		for _, name := range g.policy.PersonalChannels(who.User) {
+			if channel, err := proto.ParseChannel(name); err == nil {
+				channels = append(channels, channel)
+			}
+		}
+		return channels
+	}
+	return g.broadcast
+}
+
+func (g *Gateway) isUnasked(channel proto.Channel, who *auth.Identity) bool {
+	return slices.Contains(g.unaskedChannels(who), channel)
+}
+
+// mayAdminister checks that a request may see metrics and use the admin API: on a listener of
+// their own everybody; else loopback peers that no proxy speaks for, and tokens with the claim
+// admin.
+func (g *Gateway) mayAdminister(r *http.Request) error {
+	if isAdminListener(r) {
+		return nil
+	}
+	who, _, err := g.identify(r, false)
+	if err != nil {
+		return err
+	}
+	if who.Admin {
+		return nil
+	}
+	if auth.Forwards(r) || !auth.ClientAddress(r, auth.Proxies{}).IsLoopback() {
+		return refuse(refuseAccessDenied, "for loopback peers and tokens with the claim admin only")
+	}
+	return nil
+}

@@ -1,0 +1,277 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/gateway/access"
+	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/proto"
+)
+
+const (
+	publishEventsMax  = 1000            // events of one request
+	publishTimeout    = 5 * time.Second // for the broker to take them
+	publishQueueMax   = 4096            // publish commands waiting, all streams together
+	publishBodyFactor = 8               // a request may be so many times as large as one event
+)
+
+// Event is something to publish: a JSON value on a channel.
+type Event struct {
+	Channel string
+	Data    []byte // one JSON value in UTF-8; only read
+}
+
+// PublishResult says what became of published events.
+type PublishResult struct {
+	// IDs holds one entry an event: the id under which it can be resumed, or "" where it is only
+	// known when the event comes back from Redis (mode events).
+	IDs []string
+	// Distributed is false if Redis could not be reached and the events went to the streams of
+	// this process only.
+	Distributed bool
+}
+
+// publishBodyMax bounds the body of a publish request.
+func publishBodyMax(maxEventBytes int) int64 {
+	if maxEventBytes <= 0 {
+		return 1 << 30
+	}
+	return int64(maxEventBytes)*publishBodyFactor + 64<<10
+}
+
+// publishRequest is one element of the body of POST /api/publish.
+type publishRequest struct {
+	Channel json.RawMessage `json:"channel"`
+	Event   json.RawMessage `json:"event"`
+}
+
+// servePublish is POST /api/publish: one event or an array of up to 1000, all or nothing.
+func (g *Gateway) servePublish(w http.ResponseWriter, r *http.Request) {
+	who, _, err := g.identify(r, true)
+	if err != nil {
+		g.answer(w, r, refusalOf(err))
+		return
+	}
+	if g.verifier != nil && who.Anonymous {
+		g.answer(w, r, refuse(refuseUnauthorized, "publishing needs a token with the claim publish"))
+		return
+	}
+	if !auth.IsJSON(r) {
+		g.answer(w, r, refuse(refuseMediaType, "publishing needs Content-Type: application/json"))
+		return
+	}
+	events, refused := g.readPublish(r, who)
+	if refused != nil {
+		g.answer(w, r, refused)
+		return
+	}
+	result, err := g.publish(r.Context(), events)
+	switch {
+	case errors.Is(err, broker.ErrUnavailable):
+		g.answer(w, r, refuse(refuseBroker, "the events could not be published; nothing was; try again"))
+	case err != nil:
+		g.answer(w, r, refusalOf(err))
+	default:
+		answerJSON(w, http.StatusOK, map[string]any{
+			"published": len(events), "ids": idsOrNull(result.IDs), "distributed": result.Distributed,
+		})
+	}
+}
+
+// idsOrNull has null for an id that is not known.
+func idsOrNull(ids []string) []*string {
+	all := make([]*string, len(ids))
+	for i := range ids {
+		if ids[i] != "" {
+			all[i] = &ids[i]
+		}
+	}
+	return all
+}
+
+// readPublish reads and judges the whole body; nothing is published unless all of it is good.
+func (g *Gateway) readPublish(r *http.Request, who *auth.Identity) ([]Event, *refusal) {
+	body, err := io.ReadAll(r.Body)
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, refuse(refuseTooLarge, fmt.Sprintf("the body is larger than %d bytes; publish fewer events at a time", tooLarge.Limit))
+	}
+	if err != nil {
+		return nil, refuse(refuseBadRequest, "the body did not arrive whole")
+	}
+	requests, refused := parsePublish(body)
+	if refused != nil {
+		return nil, refused
+	}
+	events := make([]Event, 0, len(requests))
+	for i, request := range requests {
+		channel, err := parseChannelValue(request.Channel)
+		if err != nil {
+			return nil, refuse(refuseBadChannel, fmt.Sprintf("event %d: %v", i, err))
+		}
+		event := Event{Channel: channel.Name(), Data: request.Event}
+		if refused := g.judge(channel, event.Data); refused != nil {
+			refused.message = fmt.Sprintf("event %d: %s", i, refused.message)
+			return nil, refused
+		}
+		if decision := g.policy.DecidePublish(who, channel); decision.Verdict != access.Allow {
+			return nil, refuse(codeNamed(decision.Reason.Code()), fmt.Sprintf("event %d: channel %s is not yours to publish on", i, channel.Name()))
+		}
+		events = append(events, event)
+	}
+	return events, nil
+}
+
+func parsePublish(body []byte) (requests []publishRequest, refused *refusal) {
+	trimmed := bytes.TrimLeft(body, " \t\r\n")
+	if len(trimmed) == 0 || (trimmed[0] != '{' && trimmed[0] != '[') {
+		return nil, refuse(refuseBadRequest, `the body must be {"channel":C,"event":{..}} or an array of these`)
+	}
+	var err error
+	if trimmed[0] == '[' {
+		err = json.Unmarshal(body, &requests)
+	} else {
+		requests = make([]publishRequest, 1)
+		err = json.Unmarshal(body, &requests[0])
+	}
+	switch {
+	case err != nil:
+		return nil, refuse(refuseBadRequest, "the body is not the JSON that was expected: "+err.Error())
+	case len(requests) == 0:
+		return nil, refuse(refuseBadRequest, "the array holds no event")
+	case len(requests) > publishEventsMax:
+		return nil, refuse(refuseTooLarge, fmt.Sprintf("%d events are more than %d; publish fewer at a time", len(requests), publishEventsMax))
+	}
+	return requests, nil
+}
+
+// parseChannelValue reads a channel as a string or as an object.
+func parseChannelValue(raw json.RawMessage) (proto.Channel, error) {
+	var name string
+	if json.Unmarshal(raw, &name) == nil {
+		return proto.ParseChannel(name)
+	}
+	var parts struct{ Type, ID, UserID string }
+	if len(raw) == 0 || json.Unmarshal(raw, &parts) != nil {
+		return proto.Channel{}, fmt.Errorf(`%w: it must be a string "type:id" or an object {"type":..,"id":..,"userId":..}`, proto.ErrBadChannel)
+	}
+	return proto.NewChannel(parts.Type, parts.ID, parts.UserID)
+}
+
+// judge checks one event before it goes anywhere.
+func (g *Gateway) judge(channel proto.Channel, data []byte) *refusal {
+	if channel.Wildcard() {
+		return refuse(refuseBadChannel, "a wildcard cannot be published on; name one channel")
+	}
+	if limit := g.options.Limits.MaxEventBytes; limit > 0 && len(data) > limit {
+		return refuse(refuseTooLarge, fmt.Sprintf("%d bytes are more than max-event-bytes (%d)", len(data), limit))
+	}
+	if _, err := proto.NewEvent(channel, "", data); err != nil {
+		return refuse(refuseBadRequest, "the event is not one JSON value in UTF-8: "+err.Error())
+	}
+	return nil
+}
+
+// publish hands judged events to the broker, all or none. While Redis is away they reach the
+// streams of this process at least.
+func (g *Gateway) publish(ctx context.Context, events []Event) (PublishResult, error) {
+	messages := make([]broker.Message, len(events))
+	for i, event := range events {
+		typ := channelType(event.Channel)
+		messages[i] = broker.Message{Channel: event.Channel, Payload: event.Data, Kind: g.kindOf(typ)}
+		if g.policy.Namespace(typ).LocalFirst {
+			if err := g.hub.EventLocalFirst(event.Channel, event.Data); err != nil {
+				return PublishResult{}, err
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	result := PublishResult{IDs: make([]string, len(events)), Distributed: true}
+	err := g.broker.Publish(ctx, messages)
+	if err == nil {
+		return result, nil
+	}
+	if !errors.Is(err, broker.ErrUnavailable) {
+		return PublishResult{}, err
+	}
+	result.Distributed = false
+	for _, event := range events {
+		if g.policy.Namespace(channelType(event.Channel)).LocalFirst {
+			continue // was delivered already
+		}
+		// It may still reach Redis, if only the answer was lost: the copy must not come twice.
+		if err := g.hub.EventLocalFirst(event.Channel, event.Data); err != nil {
+			return PublishResult{}, err
+		}
+	}
+	return result, nil
+}
+
+func channelType(channel string) string {
+	for i := range len(channel) {
+		if channel[i] == ':' {
+			return channel[:i]
+		}
+	}
+	return channel
+}
+
+// publishJob is the publish command of one stream.
+type publishJob struct {
+	channel proto.Channel
+	data    []byte
+	done    func(PublishResult, error)
+}
+
+// publisher publishes what streams command, one after the other, so that their order is kept.
+type publisher struct {
+	gateway *Gateway
+	jobs    chan publishJob
+}
+
+func newPublisher(g *Gateway) *publisher {
+	p := &publisher{gateway: g, jobs: make(chan publishJob, publishQueueMax)}
+	g.spawned.Add(1)
+	go func() {
+		defer g.spawned.Done()
+		p.run(g.lifetime)
+	}()
+	return p
+}
+
+// offer queues a job; false if too many wait. Safe on a loop.
+func (p *publisher) offer(job publishJob) bool {
+	select {
+	case p.jobs <- job:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *publisher) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case job := <-p.jobs:
+			job.done(p.publish(ctx, job))
+		}
+	}
+}
+
+func (p *publisher) publish(ctx context.Context, job publishJob) (PublishResult, error) {
+	if refused := p.gateway.judge(job.channel, job.data); refused != nil {
+		return PublishResult{}, refused
+	}
+	return p.gateway.publish(ctx, []Event{{Channel: job.channel.Name(), Data: job.data}})
+}

@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+	"strings"
+
+	"github.com/millrace/millrace/web"
+)
+
+// route is one path of the API.
+type route struct {
+	methods []string // GET includes HEAD; OPTIONS is answered everywhere
+	serve   http.HandlerFunc
+	admin   bool
+	prefix  bool // the path and everything below it
+}
+
+// routes gives the API by path.
+func (g *Gateway) routes() map[string]route {
+	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
+	page := web.Handler().ServeHTTP
+	return map[string]route{
+		"/ws":                 {methods: get, serve: g.serveWebSocket},
+		"/api/stream":         {methods: get, serve: g.serveStream},
+		"/api/publish":        {methods: post, serve: g.servePublish},
+		"/api/realtime/stats": {methods: get, serve: g.serveStats},
+		"/healthz":            {methods: get, serve: g.serveHealth},
+		"/readyz":             {methods: get, serve: g.serveReady},
+		"/metrics":            {methods: get, serve: g.serveMetrics, admin: true},
+		"/debug/pprof/":       {methods: append(get, http.MethodPost), serve: servePprof, admin: true, prefix: true},
+		"/":                   {methods: get, serve: page},
+		web.Prefix:            {methods: get, serve: page, prefix: true},
+	}
+}
+
+type adminListenerKey struct{}
+
+// isAdminListener reports whether a request came in on admin-listen.
+func isAdminListener(r *http.Request) bool { return r.Context().Value(adminListenerKey{}) != nil }
+
+// handler serves the routes; on the admin listener the admin ones and health alone, elsewhere,
+// while there is an admin listener, all but the admin ones.
+func (g *Gateway) handler(admin bool) http.Handler {
+	table := g.routes()
+	for path, one := range table {
+		isHealth := path == "/healthz" || path == "/readyz" || path == "/api/realtime/stats"
+		if admin && !one.admin && !isHealth || !admin && one.admin && g.options.AdminListen != "" {
+			delete(table, path)
+		}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if admin {
+			r = r.WithContext(context.WithValue(r.Context(), adminListenerKey{}, true))
+		}
+		g.serve(table, w, r)
+	})
+}
+
+func (g *Gateway) serve(table map[string]route, w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions && r.URL.Path == "*" {
+		w.Header().Set("Allow", "GET, HEAD, POST, OPTIONS")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	one, found := find(table, r.URL.Path)
+	if !found {
+		if g.options.Handler != nil {
+			g.options.Handler.ServeHTTP(w, r)
+			return
+		}
+		g.answer(w, r, refuse(refuseNotFound, "there is nothing at this path"))
+		return
+	}
+	allowed := append(slices.Clone(one.methods), http.MethodOptions)
+	if r.Method == http.MethodOptions {
+		g.origins.Preflight(w.Header(), r, allowed...)
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	g.origins.CORS(w.Header(), r)
+	if !slices.Contains(one.methods, r.Method) {
+		g.answer(w, r, methodRefusal(allowed))
+		return
+	}
+	if one.admin {
+		if err := g.mayAdminister(r); err != nil {
+			g.answer(w, r, refusalOf(err))
+			return
+		}
+	}
+	one.serve(w, r)
+}
+
+func find(table map[string]route, path string) (route, bool) {
+	if one, found := table[path]; found {
+		return one, true
+	}
+	for prefix, one := range table {
+		if one.prefix && strings.HasPrefix(path, prefix) {
+			return one, true
+		}
+	}
+	return route{}, false
+}
+
+// servePprof hands over to net/http/pprof.
+func servePprof(w http.ResponseWriter, r *http.Request) {
+	switch strings.TrimPrefix(r.URL.Path, "/debug/pprof/") {
+	case "cmdline":
+		pprof.Cmdline(w, r)
+	case "profile":
+		pprof.Profile(w, r)
+	case "symbol":
+		pprof.Symbol(w, r)
+	case "trace":
+		pprof.Trace(w, r)
+	default:
+		pprof.Index(w, r)
+	}
+}

@@ -1,0 +1,390 @@
+package gateway
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/hub"
+	"github.com/millrace/millrace/netio"
+	"github.com/millrace/millrace/proto"
+)
+
+// The seed's numbers.
+const (
+	keepAliveTime  = 15 * time.Second // of silence, before an SSE comment
+	heartbeatTime  = 30 * time.Second // between two pings
+	silenceTimeout = 60 * time.Second // without a frame, and a WebSocket is closed
+	confirmTimeout = 10 * time.Second // for the broker to confirm a subscription
+	messageTimeout = 30 * time.Second // for a message begun to be finished
+)
+
+// guest is a request on its way to becoming a stream: what the desk knows and the loop needs.
+type guest struct {
+	websocket bool
+	form      proto.Form
+	head      []byte // the answer's head: the first bytes of the stream
+	who       *auth.Identity
+	ticket    ticket
+	channels  []proto.Channel
+	// lastEventIDs are positions that the client would go on from.
+	lastEventIDs []position
+	// refused, where set, ends a WebSocket right after its handshake.
+	refused string
+}
+
+// sessionFlags are facts about a session.
+type sessionFlags uint8
+
+const (
+	sessionHere      sessionFlags = 1 << iota // the slot has a session
+	sessionWebSocket                          // else SSE
+	sessionGreeted                            // connected was sent
+	sessionCounted                            // its place in the admission is to be given back
+	sessionAged                               // ends because of its age, not of its token
+)
+
+// session is what the gateway knows of a stream. No pointers.
+type session struct {
+	flags   sessionFlags
+	_       uint8
+	waiting uint16 // subscriptions to be confirmed before connected
+	person  uint32 // index in sessions.people; 0: nobody in particular
+	reader  uint32 // index in sessions.readers; 0: nothing half-read
+	heard   netio.Tick
+	pinged  netio.Tick
+	begun   netio.Tick // waiting: when; else when the half-read message began
+	expires netio.Tick // 0: never
+	pace    int64      // commands: the theoretical arrival time of GCRA, nanoseconds of the loop's clock
+}
+
+// person is who a stream belongs to, for those that are not simply anybody from loopback.
+type person struct {
+	who    *auth.Identity
+	ticket ticket
+	next   uint32
+}
+
+// sessions is the gateway's share of one loop. It runs on the loop's goroutine only.
+type sessions struct {
+	gateway *Gateway
+	loop    *netio.Loop
+	shard   *hub.Shard
+
+	slab       netio.Slab[session]
+	people     []person // 0 is nobody
+	freePerson uint32
+	readers    []reader // 0 is none
+	freeReader uint32
+	fresh      proto.MessageReader // reads for every stream with nothing half-read
+	asks       map[netio.Slot][]ask
+
+	keepAlive [proto.FormCount]netio.Frame
+	ping      netio.Frame
+	drain     drainCursor
+	highest   netio.Slot
+	counters  sessionCounters
+}
+
+type sessionCounters struct {
+	sse, websocket int // streams now
+	commands       uint64
+	rateLimited    uint64
+}
+
+func newSessions(g *Gateway, shard *hub.Shard) *sessions {
+	return &sessions{
+		gateway: g, shard: shard,
+		people: make([]person, 1), readers: make([]reader, 1),
+		asks: make(map[netio.Slot][]ask),
+	}
+}
+
+// attach gives the sessions their loop, before it runs.
+func (s *sessions) attach(loop *netio.Loop) {
+	s.loop = loop
+	s.shard.Attach(loop)
+	for _, form := range [...]proto.Form{proto.FormSSE, proto.FormSSEPlain} {
+		s.keepAlive[form] = loop.NewFrame(proto.AppendSSEComment(nil, form, "keep-alive"), 0)
+	}
+	s.ping = loop.NewFrame(proto.PingFrame(), 0)
+}
+
+// events are the callbacks of the loop.
+func (s *sessions) events() netio.Events {
+	return netio.Events{
+		Adopted:  func(slot netio.Slot, g any) { s.adopted(slot, g.(*guest)) },
+		Received: s.received,
+		Timer:    s.timer,
+		Drained:  s.shard.Drained,
+		Closed:   s.closed,
+		Mail:     s.shard.Mail,
+		Work: func() bool {
+			more := s.shard.Work()
+			return s.drainSome() || more
+		},
+		Panicked: func(value any, stack []byte) {
+			s.gateway.logger.Error("a loop's callback panicked; its stream was closed", "panic", value, "stack", string(stack))
+		},
+	}
+}
+
+func (s *sessions) at(slot netio.Slot) *session { return s.slab.At(uint32(slot)) }
+
+// adopted begins a stream.
+func (s *sessions) adopted(slot netio.Slot, g *guest) {
+	s.slab.Grow(uint32(slot))
+	s.highest = max(s.highest, slot)
+	one := s.at(slot)
+	tick := s.loop.Tick()
+	*one = session{flags: sessionHere | sessionCounted, heard: tick, pinged: tick, begun: tick}
+	if g.websocket {
+		one.flags |= sessionWebSocket
+		s.counters.websocket++
+	} else {
+		s.counters.sse++
+	}
+	if !g.who.Anonymous || g.ticket != (ticket{}) {
+		one.person = s.addPerson(g.who, g.ticket)
+	}
+	s.setExpiry(one, g.who)
+	s.shard.Join(slot, g.form)
+	s.loop.SendBytes(slot, g.head)
+	if g.refused != "" {
+		s.closeWebSocket(slot, endUnauthorized, g.refused)
+		return
+	}
+	if s.gateway.draining.Load() {
+		s.leave(slot)
+		return
+	}
+	for _, channel := range g.channels {
+		if s.shard.Subscribe(slot, channel) == hub.Asked {
+			one.waiting++
+		}
+	}
+	if !g.websocket {
+		s.noteUnknownPositions(slot, g.lastEventIDs)
+	}
+	if one.waiting == 0 {
+		s.greet(slot, one)
+	}
+	s.arm(slot, one)
+}
+
+// greet tells the client that it is connected: from here on nothing on its channels is missed.
+func (s *sessions) greet(slot netio.Slot, one *session) {
+	one.flags |= sessionGreeted
+	var channels []proto.Channel
+	s.shard.Channels(slot, func(channel proto.Channel, confirmed bool) bool {
+		if confirmed {
+			channels = append(channels, channel)
+		}
+		return true
+	})
+	user := s.who(one).User
+	s.say(slot, "connected", proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels))
+}
+
+// subscribed follows when the broker has confirmed a subscription that was asked for.
+func (s *sessions) subscribed(slot netio.Slot, channel proto.Channel) {
+	one := s.at(slot)
+	s.answerAsk(slot, channel)
+	if one.flags&sessionGreeted != 0 {
+		return
+	}
+	if one.flags&sessionWebSocket != 0 && !s.gateway.isUnasked(channel, s.who(one)) {
+		return // asked for by a command that came before the greeting
+	}
+	if one.waiting--; one.waiting == 0 {
+		s.greet(slot, one)
+	}
+}
+
+// say sends a message of the gateway's own. A client that does not read what it caused to be
+// said is closed.
+func (s *sessions) say(slot netio.Slot, name string, json []byte) {
+	s.send(slot, proto.AppendMessage(nil, s.shard.Form(slot), name, json))
+}
+
+func (s *sessions) send(slot netio.Slot, bytes []byte) {
+	f := s.loop.NewFrame(bytes, 0)
+	if !s.loop.Offer(slot, f, netio.Express, s.gateway.options.Limits.MaxQueueBytes) {
+		s.loop.Close(slot, endSlow)
+	}
+	s.loop.Release(f)
+}
+
+// closed is the end of every stream.
+func (s *sessions) closed(slot netio.Slot, reason netio.Reason) {
+	s.shard.Leave(slot)
+	one := s.at(slot)
+	if one.flags&sessionHere == 0 {
+		return // its adoption failed before the session began
+	}
+	if one.flags&sessionWebSocket != 0 {
+		s.counters.websocket--
+	} else {
+		s.counters.sse--
+	}
+	delete(s.asks, slot)
+	s.freeHalfRead(one)
+	place := ticket{}
+	if one.person != 0 {
+		place = s.people[one.person].ticket
+		s.people[one.person] = person{next: s.freePerson}
+		s.freePerson = one.person
+	}
+	if one.flags&sessionCounted != 0 {
+		s.gateway.admission.leave(place)
+	}
+	*one = session{}
+	if s.gateway.debugs() {
+		s.gateway.logger.Debug("stream ended", "client", s.gateway.clientID(s.loop.ID(slot)), "reason", endName(reason))
+	}
+}
+
+func (s *sessions) addPerson(who *auth.Identity, place ticket) uint32 {
+	index := s.freePerson
+	if index != 0 {
+		s.freePerson = s.people[index].next
+	} else {
+		index = uint32(len(s.people))
+		s.people = append(s.people, person{})
+	}
+	s.people[index] = person{who: who, ticket: place}
+	return index
+}
+
+// who is the identity behind a session.
+func (s *sessions) who(one *session) *auth.Identity {
+	if one.person == 0 {
+		return auth.Anonymous()
+	}
+	return s.people[one.person].who
+}
+
+// setExpiry notes when the session ends by itself: when its token expires, or at its age.
+func (s *sessions) setExpiry(one *session, who *auth.Identity) {
+	one.expires, one.flags = 0, one.flags&^sessionAged
+	if age := s.gateway.options.Limits.MaxStreamAge; age > 0 {
+		spread := age - age/10 + time.Duration(rand.Int64N(int64(age/5)+1))
+		one.expires, one.flags = s.tickIn(spread), one.flags|sessionAged
+	}
+	if who.Expires.IsZero() {
+		return
+	}
+	// The spread keeps tokens that were minted together from ending all in one turn.
+	left := time.Until(who.Expires) + time.Duration(rand.Int64N(int64(time.Second)))
+	if at := s.tickIn(left); one.expires == 0 || at < one.expires {
+		one.expires, one.flags = at, one.flags&^sessionAged
+	}
+}
+
+func (s *sessions) tickIn(wait time.Duration) netio.Tick {
+	return s.loop.Tick() + netio.Tick(min(max(wait, 0), 10*365*24*time.Hour)/netio.TickLength) + 1
+}
+
+// arm sets the stream's one timer to the next thing that may be due.
+func (s *sessions) arm(slot netio.Slot, one *session) {
+	var next netio.Tick
+	if one.flags&sessionWebSocket != 0 {
+		next = min(one.pinged+ticks(heartbeatTime), one.heard+ticks(silenceTimeout))
+		if one.reader != 0 {
+			next = min(next, one.begun+ticks(messageTimeout))
+		}
+		for _, asked := range s.asks[slot] {
+			next = min(next, asked.since+ticks(confirmTimeout))
+		}
+	} else {
+		next = s.loop.LastWrite(slot) + s.keepAliveAfter(slot)
+	}
+	if one.flags&sessionGreeted == 0 {
+		next = min(next, one.begun+ticks(confirmTimeout))
+	}
+	if one.expires != 0 {
+		next = min(next, one.expires)
+	}
+	wait := time.Second // overdue: it could not be done, so look again
+	if next > s.loop.Tick() {
+		wait = time.Duration(next-s.loop.Tick()) * netio.TickLength
+	}
+	s.loop.SetTimer(slot, wait)
+}
+
+// keepAliveAfter spreads the keep-alives of streams that fell silent together over 10% of the time.
+func (s *sessions) keepAliveAfter(slot netio.Slot) netio.Tick {
+	whole := ticks(keepAliveTime)
+	return whole - netio.Tick(slot)*7%(whole/10)
+}
+
+func ticks(d time.Duration) netio.Tick { return netio.Tick(d / netio.TickLength) }
+
+// timer does what is due and arms again.
+func (s *sessions) timer(slot netio.Slot) {
+	one := s.at(slot)
+	now := s.loop.Tick()
+	if one.expires != 0 && now >= one.expires {
+		s.expire(slot, one)
+		return
+	}
+	if one.flags&sessionGreeted == 0 && now >= one.begun+ticks(confirmTimeout) {
+		s.giveUpWaiting(slot, one)
+		if !s.loop.Open(slot) {
+			return
+		}
+	}
+	if one.flags&sessionWebSocket != 0 {
+		s.timerWebSocket(slot, one, now)
+	} else if now >= s.loop.LastWrite(slot)+s.keepAliveAfter(slot) && s.loop.Queued(slot) == 0 {
+		s.loop.Send(slot, s.keepAlive[s.shard.Form(slot)], netio.Bulk)
+	}
+	if s.loop.Open(slot) {
+		s.arm(slot, one)
+	}
+}
+
+// expire ends a stream whose token is no longer good, or that is old enough.
+func (s *sessions) expire(slot netio.Slot, one *session) {
+	switch {
+	case one.flags&sessionAged != 0:
+		s.leaveBecause(slot, endStreamAge)
+	case one.flags&sessionWebSocket != 0:
+		s.closeWebSocket(slot, endTokenExpired, "Token expired")
+	default:
+		s.endSSE(slot, endTokenExpired, proto.CodeTokenExpired, "the token has expired; connect again with a new one")
+	}
+}
+
+// giveUpWaiting follows when the broker has not confirmed the first channels in time.
+func (s *sessions) giveUpWaiting(slot netio.Slot, one *session) {
+	const message = "the subscription could not be confirmed in time; try again"
+	if one.flags&sessionWebSocket == 0 {
+		s.endSSE(slot, endBrokerUnavailable, proto.CodeBrokerUnavailable, message)
+		return
+	}
+	// A WebSocket waits only for channels that it did not ask for itself: it hears that they are
+	// missing, and they stay asked for.
+	one.waiting = 0
+	s.greet(slot, one)
+	s.shard.Channels(slot, func(channel proto.Channel, confirmed bool) bool {
+		if !confirmed {
+			s.say(slot, "error", proto.AppendError(nil, proto.CodeBrokerUnavailable, message, channel.Name(), nil))
+		}
+		return true
+	})
+}
+
+// leaveBecause ends a stream so that its client comes back, here or elsewhere.
+func (s *sessions) leaveBecause(slot netio.Slot, reason netio.Reason) {
+	if s.at(slot).flags&sessionWebSocket != 0 {
+		s.closeWebSocket(slot, reason, "Service restart")
+		return
+	}
+	form := s.shard.Form(slot)
+	bytes := proto.AppendSSERetry(nil, form, s.gateway.retryWait())
+	s.loop.SendBytes(slot, proto.AppendSSEEnd(bytes, form))
+	s.loop.End(slot, reason)
+}
+
+func (s *sessions) leave(slot netio.Slot) { s.leaveBecause(slot, endDrained) }

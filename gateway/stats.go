@@ -1,0 +1,200 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/hub"
+	"github.com/millrace/millrace/netio"
+	"github.com/millrace/millrace/proto"
+)
+
+// WireStats counts what one wire carries.
+type WireStats struct {
+	TotalConnections int    `json:"totalConnections"` // streams now
+	TotalEvents      uint64 `json:"totalEvents"`      // events sent since the start
+}
+
+// ChannelStats counts channels.
+type ChannelStats struct {
+	IsConnected        bool `json:"isConnected"` // the broker delivers
+	ActiveChannels     int  `json:"activeChannels"`
+	TotalSubscriptions int  `json:"totalSubscriptions"`
+}
+
+// BrokerStats says how the broker does.
+type BrokerStats struct {
+	Kind          string `json:"kind"` // "redis" or "memory"
+	Delivering    bool   `json:"delivering"`
+	Reason        string `json:"reason,omitempty"` // why not
+	Nodes         int    `json:"nodes"`
+	Events        uint64 `json:"events"`
+	Published     uint64 `json:"published"`
+	PublishErrors uint64 `json:"publishErrors"`
+	Reconnects    uint64 `json:"reconnects"`
+	Losses        uint64 `json:"losses"`
+}
+
+// LoopStats says what one loop did.
+type LoopStats struct {
+	Streams      int    `json:"streams"`
+	Turns        uint64 `json:"turns"`
+	Writes       uint64 `json:"writes"`
+	ShortWrites  uint64 `json:"shortWrites"`
+	BytesWritten uint64 `json:"bytesWritten"`
+	QueuedBytes  int64  `json:"queuedBytes"`
+}
+
+// DeliveryStats says how deliveries go. Times are from the broker's socket to the client's.
+type DeliveryStats struct {
+	P50Ms      float64 `json:"p50Ms"`
+	P99Ms      float64 `json:"p99Ms"`
+	Deliveries uint64  `json:"deliveries"`
+	Gaps       uint64  `json:"gaps"`      // told to clients
+	Conflated  uint64  `json:"conflated"` // always 0 in mode events
+	Dropped    uint64  `json:"dropped"`   // events not queued for a client that was too slow
+}
+
+// MemoryStats is what the Go runtime says.
+type MemoryStats struct {
+	HeapBytes  uint64 `json:"heapBytes"`
+	SysBytes   uint64 `json:"sysBytes"`
+	Goroutines int    `json:"goroutines"`
+}
+
+// Stats is the answer of GET /api/realtime/stats.
+type Stats struct {
+	Status        string        `json:"status"` // healthy, degraded or draining
+	UptimeSeconds int64         `json:"uptimeSeconds"`
+	SSE           WireStats     `json:"sse"`
+	WebSocket     WireStats     `json:"websocket"`
+	Channels      ChannelStats  `json:"channels"`
+	Broker        BrokerStats   `json:"broker"`
+	Loops         []LoopStats   `json:"loops"`
+	Delivery      DeliveryStats `json:"delivery"`
+	Memory        MemoryStats   `json:"memory"`
+}
+
+// snapshot is everything that is counted anywhere, at about one moment.
+type snapshot struct {
+	loops     []netio.Stats
+	delivery  *hdrhistogram.Histogram // microseconds, all loops
+	shards    hub.Counters            // all shards
+	sessions  sessionCounters         // all loops
+	hub       hub.Stats
+	broker    broker.Stats
+	health    broker.Health
+	memory    runtime.MemStats
+	memoryNow MemoryStats
+}
+
+// take asks everybody. It fails if a loop does not answer.
+func (g *Gateway) take(ctx context.Context) (*snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	s := &snapshot{hub: g.hub.Stats(), broker: g.broker.Stats(), health: g.brokerHealth()}
+	s.delivery = hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 2)
+	for i, loop := range g.loops {
+		stats, err := loop.Stats(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var shard hub.Counters
+		var here sessionCounters
+		if err := loop.Do(ctx, func() {
+			shard, here = g.hub.Shard(i).Counters(), g.sessions[i].counters
+		}); err != nil {
+			return nil, err
+		}
+		s.loops = append(s.loops, stats)
+		s.delivery.Merge(stats.Delivery)
+		s.shards.Add(shard)
+		s.sessions.add(here)
+	}
+	runtime.ReadMemStats(&s.memory)
+	s.memoryNow = MemoryStats{HeapBytes: s.memory.HeapAlloc, SysBytes: s.memory.Sys, Goroutines: runtime.NumGoroutine()}
+	return s, nil
+}
+
+func (c *sessionCounters) add(other sessionCounters) {
+	c.sse += other.sse
+	c.websocket += other.websocket
+	c.commands += other.commands
+	c.rateLimited += other.rateLimited
+}
+
+// Stats gives the statistics of this gateway. It fails if a loop does not answer within 2 s.
+func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
+	s, err := g.take(ctx)
+	if err != nil {
+		return Stats{}, err
+	}
+	stats := Stats{
+		Status:        "healthy",
+		UptimeSeconds: int64(time.Since(g.started).Seconds()),
+		SSE: WireStats{
+			TotalConnections: s.sessions.sse,
+			TotalEvents:      s.shards.Delivered[proto.FormSSE] + s.shards.Delivered[proto.FormSSEPlain],
+		},
+		WebSocket: WireStats{
+			TotalConnections: s.sessions.websocket,
+			TotalEvents:      s.shards.Delivered[proto.FormText] + s.shards.Delivered[proto.FormEnvelope],
+		},
+		Channels: ChannelStats{
+			IsConnected: s.health.Delivering, ActiveChannels: s.hub.Channels, TotalSubscriptions: s.shards.Subscriptions,
+		},
+		Broker: BrokerStats{
+			Kind: g.brokerName(), Delivering: s.health.Delivering, Reason: s.health.Reason, Nodes: s.health.Nodes,
+			Events: s.broker.Events, Published: s.broker.Published, PublishErrors: s.broker.PublishErrors,
+			Reconnects: s.broker.Reconnects, Losses: s.broker.Losses,
+		},
+		Delivery: DeliveryStats{
+			P50Ms:      float64(s.delivery.ValueAtQuantile(50)) / 1000,
+			P99Ms:      float64(s.delivery.ValueAtQuantile(99)) / 1000,
+			Deliveries: uint64(s.delivery.TotalCount()), Dropped: s.shards.Skipped,
+		},
+		Memory: s.memoryNow,
+	}
+	for _, gaps := range s.shards.Gaps {
+		stats.Delivery.Gaps += gaps
+	}
+	for _, loop := range s.loops {
+		stats.Loops = append(stats.Loops, LoopStats{
+			Streams: loop.Open, Turns: loop.Turns, Writes: loop.Writes, ShortWrites: loop.ShortWrites,
+			BytesWritten: loop.BytesWritten, QueuedBytes: loop.OutboxBytes,
+		})
+	}
+	switch {
+	case g.draining.Load():
+		stats.Status = "draining"
+	case !s.health.Delivering:
+		stats.Status = "degraded"
+	}
+	return stats, nil
+}
+
+// serveStats is GET /api/realtime/stats: for whoever may use the gateway at all, since it names
+// nobody and no channel.
+func (g *Gateway) serveStats(w http.ResponseWriter, r *http.Request) {
+	if !isAdminListener(r) {
+		who, _, err := g.identify(r, false)
+		if err == nil && g.verifier != nil && who.Anonymous && g.mayAdminister(r) != nil {
+			err = refuse(refuseUnauthorized, "the statistics need a token")
+		}
+		if err != nil {
+			g.answer(w, r, refusalOf(err))
+			return
+		}
+	}
+	stats, err := g.Stats(r.Context())
+	if err != nil {
+		g.answer(w, r, refuse(refuseOverloaded, "a loop does not answer"))
+		return
+	}
+	answerJSON(w, http.StatusOK, stats)
+}

@@ -1,0 +1,251 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/hub"
+	"github.com/millrace/millrace/netio"
+	"github.com/millrace/millrace/proto"
+)
+
+// serveWebSocket is GET /ws.
+func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	handshake, failure := proto.CheckUpgrade(r)
+	if failure != nil {
+		g.answer(w, r, refusalOf(failure))
+		return
+	}
+	form := proto.FormText
+	switch format := r.URL.Query().Get("format"); format {
+	case "", "raw":
+	case "envelope":
+		form = proto.FormEnvelope
+	default:
+		g.answer(w, r, refuse(refuseBadRequest, "format must be raw or envelope"))
+		return
+	}
+	if g.draining.Load() {
+		g.answer(w, r, refuse(refuseDraining, "this gateway is going; try again"))
+		return
+	}
+	who, credential, err := g.identify(r, false)
+	refused := ""
+	var doubt *auth.Refusal
+	switch {
+	case err == nil && who.Anonymous && !g.policy.AnyPublic():
+		refused = "Unauthorized"
+	case errors.As(err, &doubt) && doubt.Status() == http.StatusUnauthorized:
+		refused, who = "Unauthorized", auth.Anonymous()
+		g.refused[refuseUnauthorized].Add(1)
+	case err != nil:
+		g.answer(w, r, refusalOf(err))
+		return
+	}
+	place, full := g.admission.enter(who.User, auth.ClientAddress(r, g.proxies))
+	if full != nil {
+		g.answer(w, r, full)
+		return
+	}
+	g.park(w, r, &guest{
+		websocket: true, form: form, who: who, ticket: place, refused: refused,
+		head:     proto.AppendSwitchingProtocols(nil, handshake.Accept, credential.Subprotocol, nil),
+		channels: g.unaskedChannels(who),
+	})
+}
+
+// reader is a half-read message of one stream.
+type reader struct {
+	message *proto.MessageReader
+	next    uint32
+}
+
+// received takes what the peer of a stream sent.
+func (s *sessions) received(slot netio.Slot, bytes []byte) {
+	one := s.at(slot)
+	if one.flags&sessionWebSocket == 0 {
+		return // whatever stands behind the request of an event stream is not read
+	}
+	messages := &s.fresh
+	if one.reader != 0 {
+		messages = s.readers[one.reader].message
+	}
+	limit := s.gateway.options.Limits.MaxMessageBytes
+	for {
+		message, rest, err := messages.Next(bytes, limit)
+		if err != nil {
+			s.protocolError(slot, one, messages, err)
+			return
+		}
+		if message.Op == proto.OpContinuation {
+			s.keepHalfRead(one, messages)
+			return
+		}
+		one.heard = s.loop.Tick()
+		s.message(slot, one, message)
+		if !s.loop.Open(slot) {
+			s.forgetHalfRead(messages)
+			return
+		}
+		bytes = rest
+	}
+}
+
+// keepHalfRead stores a reader that is in the middle of something, and frees one that is not.
+func (s *sessions) keepHalfRead(one *session, messages *proto.MessageReader) {
+	switch {
+	case messages.Idle():
+		s.freeHalfRead(one)
+	case one.reader == 0:
+		index := s.freeReader
+		if index != 0 {
+			s.freeReader = s.readers[index].next
+		} else {
+			index = uint32(len(s.readers))
+			s.readers = append(s.readers, reader{})
+		}
+		own := *messages
+		s.readers[index] = reader{message: &own}
+		s.fresh = proto.MessageReader{}
+		one.reader, one.begun = index, s.loop.Tick()
+	}
+}
+
+func (s *sessions) freeHalfRead(one *session) {
+	if one.reader != 0 {
+		s.readers[one.reader] = reader{next: s.freeReader}
+		s.freeReader, one.reader = one.reader, 0
+	}
+}
+
+// forgetHalfRead makes the shared reader fit for the next stream.
+func (s *sessions) forgetHalfRead(messages *proto.MessageReader) {
+	if messages == &s.fresh {
+		s.fresh = proto.MessageReader{}
+	}
+}
+
+// protocolError closes a stream whose peer broke the protocol.
+func (s *sessions) protocolError(slot netio.Slot, _ *session, messages *proto.MessageReader, err error) {
+	s.forgetHalfRead(messages)
+	var failure *proto.ProtocolError
+	if !errors.As(err, &failure) {
+		panic(err)
+	}
+	reason := endProtocolError
+	switch failure.Code {
+	case proto.CloseNotUTF8:
+		reason = endBadText
+	case proto.CloseTooBig:
+		reason = endMessageTooBig
+	}
+	s.endWebSocket(slot, reason, failure.Code, failure.Reason)
+}
+
+// message handles one whole message.
+func (s *sessions) message(slot netio.Slot, one *session, message proto.Message) {
+	switch message.Op {
+	case proto.OpText:
+		if s.pace(slot, one) {
+			s.command(slot, one, message.Data)
+		}
+	case proto.OpBinary:
+		s.endWebSocket(slot, endBadData, proto.CloseUnsupported, "commands are text")
+	case proto.OpPing:
+		if s.pace(slot, one) {
+			s.send(slot, proto.AppendFrame(nil, proto.OpPong, message.Data))
+		}
+	case proto.OpClose:
+		s.loop.SendBytes(slot, proto.AppendClose(nil, message.Code, ""))
+		s.loop.End(slot, endClientClosed)
+	}
+}
+
+// timerWebSocket does what is due on a WebSocket.
+func (s *sessions) timerWebSocket(slot netio.Slot, one *session, now netio.Tick) {
+	if now >= one.heard+ticks(silenceTimeout) {
+		s.loop.Close(slot, endSilent)
+		return
+	}
+	if one.reader != 0 && now >= one.begun+ticks(messageTimeout) {
+		s.endWebSocket(slot, endUnfinishedMessage, proto.ClosePolicy, "Message not finished")
+		return
+	}
+	if now >= one.pinged+ticks(heartbeatTime) {
+		one.pinged = now
+		s.loop.Offer(slot, s.ping, netio.Bulk, s.gateway.options.Limits.MaxQueueBytes)
+	}
+	s.giveUpAsks(slot, now)
+}
+
+// closeWebSocket ends a WebSocket with the close code that belongs to reason.
+func (s *sessions) closeWebSocket(slot netio.Slot, reason netio.Reason, text string) {
+	code := proto.ClosePolicy
+	switch reason {
+	case endDrained, endStreamAge:
+		code = proto.CloseRestart
+	case endSlow:
+		code = proto.CloseOverloaded
+	case endComplete:
+		code = proto.CloseNormal
+	}
+	s.endWebSocket(slot, reason, code, text)
+}
+
+func (s *sessions) endWebSocket(slot netio.Slot, reason netio.Reason, code proto.CloseCode, text string) {
+	s.loop.SendBytes(slot, proto.AppendClose(nil, code, text))
+	s.loop.End(slot, reason)
+}
+
+// pace holds a client to its rate of commands (GCRA: one number per stream). It reports whether
+// the command may be carried out; one that may not is answered, and a client that goes on
+// regardless is closed.
+func (s *sessions) pace(slot netio.Slot, one *session) bool {
+	rate := s.gateway.options.Limits.CommandsPerSecond
+	s.counters.commands++
+	if rate <= 0 {
+		return true
+	}
+	const second = int64(1e9)
+	interval := second / int64(rate)
+	now := s.loop.Now()
+	arrival := max(one.pace, now)
+	switch ahead := arrival - now; {
+	case ahead <= interval*int64(burst*rate):
+		one.pace = arrival + interval
+		return true
+	case ahead <= interval*int64(2*burst*rate):
+		// Answered, and held against it: at twice the burst it is out.
+		one.pace = arrival + interval
+		s.counters.rateLimited++
+		s.say(slot, "error", proto.AppendError(nil, proto.CodeRateLimited, "more commands than commands-per-second allows; slow down", "", nil))
+		return false
+	default:
+		s.closeWebSocket(slot, endFlood, "Too many commands")
+		return false
+	}
+}
+
+// burst is how many seconds' worth of commands may come at once.
+const burst = 4
+
+// subscribeNow subscribes a stream to a channel that it may hear, and answers when it is confirmed.
+func (s *sessions) subscribeNow(slot netio.Slot, channel proto.Channel, ref []byte) {
+	outcome := s.shard.Subscribe(slot, channel)
+	if channel.Wildcard() && outcome != hub.TooMany {
+		s.shard.SetForm(slot, proto.FormEnvelope)
+	}
+	switch outcome {
+	case hub.Confirmed, hub.AlreadyHas:
+		s.say(slot, "subscribed", proto.AppendSubscribed(nil, channel.Name(), ref))
+	case hub.Asked, hub.AlreadyAsk:
+		s.ask(slot, channel, ref)
+	case hub.TooMany:
+		s.refuse(slot, proto.CodeTooManySubscriptions, "this stream has as many channels as max-subscriptions allows; unsubscribe from one first", channel.Name(), ref)
+	}
+}
+
+func (s *sessions) refuse(slot netio.Slot, code, message, channel string, ref []byte) {
+	s.say(slot, "error", proto.AppendError(nil, code, message, channel, ref))
+}
