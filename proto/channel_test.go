@@ -2,8 +2,10 @@ package proto
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 	"unsafe"
 )
 
@@ -97,7 +99,7 @@ func TestParseChannelBad(t *testing.T) {
 				t.Errorf("a channel beside an error: %v", channel)
 			}
 			message := err.Error()
-			if len(message) > 4*channelQuoteBytesMax+200 || strings.ContainsAny(message, "\r\n\x00\xff") {
+			if len(message) > 4*channelQuoteBytesMax+200 || strings.ContainsAny(message, "\r\n\x00") || !utf8.ValidString(message) {
 				t.Errorf("message of %d bytes: %q", len(message), message)
 			}
 		})
@@ -202,4 +204,14 @@ func channelByHand(name string) bool {
 		}
 	}
 	return true
+}
+
+func ExampleParseChannel() {
+	channel, err := ParseChannel("job_progress:job_123")
+	fmt.Println(channel.Type(), channel.Owner(), err)
+	_, err = ParseChannel("job progress:job_123")
+	fmt.Println(err)
+	// Output:
+	// job_progress job_123 <nil>
+	// bad channel "job progress:job_123" at byte 3: this byte is not allowed; allowed are letters, digits and _ . @ = | + -
 }

@@ -2,7 +2,6 @@ package proto
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -212,14 +211,4 @@ func checkMembers(t *testing.T, text []byte) {
 			t.Fatalf("%q: member %q is %q, want %q", text, name, got[name], value)
 		}
 	}
-}
-
-func ExampleParseChannel() {
-	channel, err := ParseChannel("job_progress:job_123")
-	fmt.Println(channel.Type(), channel.Owner(), err)
-	_, err = ParseChannel("job progress:job_123")
-	fmt.Println(err)
-	// Output:
-	// job_progress job_123 <nil>
-	// bad channel "job progress:job_123" at byte 3: this byte is not allowed; allowed are letters, digits and _ . @ = | + -
 }

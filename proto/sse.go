@@ -112,7 +112,7 @@ func appendBroken(dst, data []byte) []byte {
 
 // appendChunkHead makes room for a body of size bytes and its chunk, and appends the chunk's head.
 func appendChunkHead(dst []byte, form Form, size int) []byte {
-	dst = slices.Grow(dst, size+chunkOverhead(form, size))
+	dst = grow(dst, size+chunkOverhead(form, size))
 	if form != FormSSE {
 		return dst
 	}

@@ -87,11 +87,20 @@ var pingFrame = ws.CompiledPing
 // it; nobody may change it.
 func PingFrame() []byte { return pingFrame }
 
+// grow makes room for size more bytes: exactly that for a new slice, as a shared event's bytes
+// are, else by slices.Grow.
+func grow(dst []byte, size int) []byte {
+	if dst == nil {
+		return make([]byte, 0, size)
+	}
+	return slices.Grow(dst, size)
+}
+
 // AppendFrame appends one whole unmasked frame, as a server sends it (RFC 6455, 5.1). The
 // payload of a control frame is cut at [ControlBytesMax].
 func AppendFrame(dst []byte, opcode Opcode, payload []byte) []byte {
 	payload = cutControl(opcode, payload)
-	dst = slices.Grow(dst, headerSize(len(payload))+len(payload))
+	dst = grow(dst, headerSize(len(payload))+len(payload))
 	dst = appendServerHeader(dst, opcode, len(payload))
 	return append(dst, payload...)
 }
@@ -100,7 +109,7 @@ func AppendFrame(dst []byte, opcode Opcode, payload []byte) []byte {
 // 5.3). It is for tools and tests; a client on the open net takes a mask nobody can guess.
 func AppendMaskedFrame(dst []byte, opcode Opcode, payload []byte, mask [4]byte) []byte {
 	payload = cutControl(opcode, payload)
-	dst = slices.Grow(dst, headerBytesMax+len(payload))
+	dst = grow(dst, headerBytesMax+len(payload))
 	start := len(dst)
 	dst = appendServerHeader(dst, opcode, len(payload))
 	dst[start+1] |= bitMasked
