@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"math"
 	"net"
 	"sync"
@@ -163,7 +164,7 @@ func (r *Redis) connect(l *line, option rueidis.ClientOption) (rueidis.Client, e
 	if client != nil {
 		client.Close()
 	}
-	return nil, err
+	return nil, fmt.Errorf("connect: %w", err)
 }
 
 func newLine(ctx context.Context, dialed func()) *line {

@@ -31,8 +31,8 @@ type RedisOptions struct {
 
 const (
 	lingerDefault = 5 * time.Second
-	// refusedRetry is how often a refused subscription is tried again.
-	refusedRetry = 15 * time.Second
+	// refusedRetryDefault is how often a refused subscription is tried again.
+	refusedRetryDefault = 15 * time.Second
 	// movedRetry is how long a sharded subscription waits for the new owner of its slot.
 	movedRetry = 100 * time.Millisecond
 )
@@ -43,14 +43,16 @@ const (
 // Lock order: calls before mutex. calls is held while Confirmed, Lost, Refused or Health run, so
 // that what they say never overtakes itself; no method but Close waits for it.
 type Redis struct {
-	target    target
-	prefix    string
-	pattern   string // prefix as glob
-	linger    time.Duration
-	logger    *slog.Logger
-	tlsConfig *tls.Config
-	random    string // of this broker, in its canaries' names
-	made      time.Time
+	target  target
+	prefix  string
+	pattern string // prefix as glob
+	linger  time.Duration
+	// refusedRetry is how often a refused subscription is tried again.
+	refusedRetry time.Duration
+	logger       *slog.Logger
+	tlsConfig    *tls.Config
+	random       string // of this broker, in its canaries' names
+	made         time.Time
 
 	callbacks Callbacks          // set by Start
 	ctx       context.Context    // ends with Close
@@ -111,7 +113,7 @@ func NewRedis(options RedisOptions) (*Redis, error) {
 	now := time.Now()
 	return &Redis{
 		target: parsed, prefix: options.ChannelPrefix, pattern: escapeGlob(options.ChannelPrefix),
-		linger: linger, logger: logger, tlsConfig: options.TLSConfig,
+		linger: linger, refusedRetry: refusedRetryDefault, logger: logger, tlsConfig: options.TLSConfig,
 		random: hex.EncodeToString(random), made: now,
 		ctx: ctx, stop: stop,
 		table: newRegistry(), plain: noNode,

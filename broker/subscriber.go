@@ -177,7 +177,7 @@ func (s *session) refuseAgain(refused []Subscription) {
 	}
 	s.node.broker.calls.Lock()
 	defer s.node.broker.calls.Unlock()
-	s.tellRefused(refused, fmt.Errorf("subscribe: %w before; it is tried again every %v", ErrRefused, refusedRetry))
+	s.tellRefused(refused, fmt.Errorf("subscribe: %w before; it is tried again every %v", ErrRefused, s.node.broker.refusedRetry))
 }
 
 // send carries a batch out and reports whether the session lives. What Redis confirms, the
@@ -290,5 +290,5 @@ func (s *session) delayRefused(index uint32, e *entry) {
 	}
 	e.flags |= flagDelayed
 	r := s.node.broker
-	r.delay(&r.refused, index, r.now()+tick(refusedRetry/tickLength))
+	r.delay(&r.refused, index, r.now()+tick(r.refusedRetry/tickLength))
 }

@@ -43,14 +43,26 @@ type Record struct {
 type Recorder struct {
 	mutex   sync.Mutex
 	records []Record
+	counts  map[What]int
+	bySub   map[subCount]int
+	events  map[string][]string // payloads by channel
 	running int  // callbacks under way that must not overlap
 	overlap bool // they did
 	arrived chan struct{}
 }
 
+// subCount is what is counted by subscription.
+type subCount struct {
+	what What
+	sub  broker.Subscription
+}
+
 // NewRecorder makes an empty recorder.
 func NewRecorder() *Recorder {
-	return &Recorder{arrived: make(chan struct{}, 1)}
+	return &Recorder{
+		counts: make(map[What]int), bySub: make(map[subCount]int), events: make(map[string][]string),
+		arrived: make(chan struct{}, 1),
+	}
 }
 
 // Callbacks returns callbacks that record.
@@ -107,7 +119,14 @@ func (r *Recorder) add(records ...Record) {
 	now := time.Now()
 	r.mutex.Lock()
 	for index := range records {
-		records[index].At = now
+		record := &records[index]
+		record.At = now
+		r.counts[record.What]++
+		if record.What == Event {
+			r.events[record.Channel] = append(r.events[record.Channel], string(record.Payload))
+		} else {
+			r.bySub[subCount{record.What, record.Sub}]++
+		}
 	}
 	r.records = append(r.records, records...)
 	r.mutex.Unlock()
@@ -135,39 +154,21 @@ func (r *Recorder) Overlapped() bool {
 func (r *Recorder) Count(what What) int {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	count := 0
-	for index := range r.records {
-		if r.records[index].What == what {
-			count++
-		}
-	}
-	return count
+	return r.counts[what]
 }
 
 // CountOf returns how often what was recorded of sub.
 func (r *Recorder) CountOf(what What, sub broker.Subscription) int {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	count := 0
-	for index := range r.records {
-		if r.records[index].What == what && r.records[index].Sub == sub {
-			count++
-		}
-	}
-	return count
+	return r.bySub[subCount{what, sub}]
 }
 
-// Events returns the payloads that came on channel.
+// Events returns the payloads that came on channel. The slice is only to be read.
 func (r *Recorder) Events(channel string) []string {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	var payloads []string
-	for index := range r.records {
-		if r.records[index].What == Event && r.records[index].Channel == channel {
-			payloads = append(payloads, string(r.records[index].Payload))
-		}
-	}
-	return payloads
+	return r.events[channel]
 }
 
 // WaitTimeout is how long waits of this package last before they fail the test.
