@@ -40,6 +40,7 @@ func (s *sessions) command(slot netio.Slot, one *session, text []byte) {
 		for _, channel := range command.Channels {
 			s.dropAsks(slot, channel)
 			s.shard.Unsubscribe(slot, channel)
+			s.debug(slot, "unsubscribed", "channel", channel.Name())
 			s.say(slot, "unsubscribed", proto.AppendUnsubscribed(nil, channel.Name(), command.Ref))
 		}
 	case proto.Ping:

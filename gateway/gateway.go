@@ -53,10 +53,12 @@ type Gateway struct {
 	refused  refusalCounts
 	health   atomic.Pointer[broker.Health]
 	reports  limitedLog
+	loopLog  *loopLog
 
 	lifetime context.Context // ends with the gateway; goroutines started for streams live in it
 	end      context.CancelFunc
 	spawned  sync.WaitGroup
+	closing  sync.Once
 	slots    chan struct{} // bounds spawned goroutines
 }
 
@@ -77,6 +79,7 @@ func New(options Options) (*Gateway, error) {
 		slots:     make(chan struct{}, spawnedMax),
 	}
 	g.lifetime, g.end = context.WithCancel(context.Background())
+	g.loopLog = newLoopLog(g.logger)
 	// In this order; on a failure what was started is undone.
 	for _, step := range []func() error{g.setUpIdentity, g.setUpBroker, g.setUpLoops, g.listen} {
 		if err := step(); err != nil {
@@ -192,8 +195,12 @@ func (g *Gateway) kindOf(channelType string) broker.Kind {
 
 // event takes what the broker received.
 func (g *Gateway) event(channel string, payload []byte, received time.Time) {
-	if err := g.hub.Event(channel, payload, received); err != nil {
+	id, err := g.hub.Event(channel, payload, received)
+	switch {
+	case err != nil:
 		g.reports.warn(g.logger, "a published event was dropped", "error", err)
+	case id != "" && g.debugs():
+		g.logger.Debug("event", "channel", channel, "id", id)
 	}
 }
 
@@ -265,7 +272,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if g.options.Demo {
 		g.spawn(g.demonstrate)
 	}
-	g.logger.Info("serving", "address", "http://"+g.Addr().String(), "broker", g.brokerName(), "loops", len(g.loops), "authentication", g.verifier != nil)
+	g.logger.Debug("serving", "address", "http://"+g.Addr().String(), "broker", g.brokerName(), "loops", len(g.loops), "authentication", g.verifier != nil)
 	<-ctx.Done()
 	return g.drainAll()
 }
@@ -279,7 +286,9 @@ func (g *Gateway) brokerName() string {
 
 // Close ends everything at once, streams included. It is for gateways that are not run; Run
 // calls it itself. More than one call is harmless.
-func (g *Gateway) Close() {
+func (g *Gateway) Close() { g.closing.Do(g.close) }
+
+func (g *Gateway) close() {
 	g.end()
 	expired, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -306,6 +315,7 @@ func (g *Gateway) Close() {
 		g.policy.Close()
 	}
 	g.spawned.Wait()
+	g.loopLog.close()
 }
 
 // spawn runs work on a goroutine of its own, at most spawnedMax at a time; more wait their turn

@@ -25,7 +25,6 @@ func (g *Gateway) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	out := bufio.NewWriter(w)
 	defer out.Flush()
-	metrics.ExposeMetadata(true)
 	g.writeStreamMetrics(out, s)
 	g.writeEventMetrics(out, s)
 	g.writeLoopMetrics(out, s)
@@ -107,6 +106,7 @@ func (g *Gateway) writeRefusalMetrics(w io.Writer) {
 	for code := range g.refused {
 		counter(w, fmt.Sprintf("millrace_requests_refused_total{code=%q}", refusals[code].name), g.refused[code].Load())
 	}
+	counter(w, "millrace_log_lines_dropped_total", g.loopLog.dropped.Load())
 	desk := g.desk.Stats()
 	counter(w, "millrace_desk_accepted_total", desk.Accepted)
 	counter(w, "millrace_desk_requests_total", desk.Requests)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -124,7 +125,7 @@ func (s *sessions) events() netio.Events {
 			return s.drainSome() || more
 		},
 		Panicked: func(value any, stack []byte) {
-			s.gateway.logger.Error("a loop's callback panicked; its stream was closed", "panic", value, "stack", string(stack))
+			s.gateway.loopLog.write(slog.LevelError, "a loop's callback panicked; its stream was closed", "panic", value, "stack", string(stack))
 		},
 	}
 }
@@ -183,12 +184,14 @@ func (s *sessions) greet(slot netio.Slot, one *session) {
 		return true
 	})
 	user := s.who(one).User
+	s.debug(slot, "stream connected", "user", user, "channels", len(channels))
 	s.say(slot, "connected", proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels))
 }
 
 // subscribed follows when the broker has confirmed a subscription that was asked for.
 func (s *sessions) subscribed(slot netio.Slot, channel proto.Channel) {
 	one := s.at(slot)
+	s.debug(slot, "subscribed", "channel", channel.Name())
 	s.answerAsk(slot, channel)
 	if one.flags&sessionGreeted != 0 {
 		return
@@ -198,6 +201,14 @@ func (s *sessions) subscribed(slot netio.Slot, channel proto.Channel) {
 	}
 	if one.waiting--; one.waiting == 0 {
 		s.greet(slot, one)
+	}
+}
+
+// debug logs what concerns one stream; the loop does not wait for the log.
+func (s *sessions) debug(slot netio.Slot, message string, arguments ...any) {
+	if s.gateway.debugs() {
+		arguments = append(arguments, "client", s.gateway.clientID(s.loop.ID(slot)))
+		s.gateway.loopLog.write(slog.LevelDebug, message, arguments...)
 	}
 }
 
@@ -239,9 +250,7 @@ func (s *sessions) closed(slot netio.Slot, reason netio.Reason) {
 		s.gateway.admission.leave(place)
 	}
 	*one = session{}
-	if s.gateway.debugs() {
-		s.gateway.logger.Debug("stream ended", "client", s.gateway.clientID(s.loop.ID(slot)), "reason", endName(reason))
-	}
+	s.debug(slot, "stream ended", "reason", endName(reason))
 }
 
 func (s *sessions) addPerson(who *auth.Identity, place ticket) uint32 {

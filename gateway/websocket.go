@@ -238,6 +238,7 @@ func (s *sessions) subscribeNow(slot netio.Slot, channel proto.Channel, ref []by
 	}
 	switch outcome {
 	case hub.Confirmed, hub.AlreadyHas:
+		s.debug(slot, "subscribed", "channel", channel.Name())
 		s.say(slot, "subscribed", proto.AppendSubscribed(nil, channel.Name(), ref))
 	case hub.Asked, hub.AlreadyAsk:
 		s.ask(slot, channel, ref)

@@ -150,7 +150,7 @@ func (h *harness) confirm(channels ...string) { h.hub.Confirmed(plain(channels..
 
 func (h *harness) publish(channel, payload string) {
 	h.t.Helper()
-	if err := h.hub.Event(channel, []byte(payload), time.Now()); err != nil {
+	if _, err := h.hub.Event(channel, []byte(payload), time.Now()); err != nil {
 		h.t.Fatal(err)
 	}
 }

@@ -119,30 +119,30 @@ type interestChange struct {
 
 // Event hands over what the broker received on a channel. payload must not change any more. An
 // event that is not valid is dropped and counted; the returned error says why, for a log line of
-// the caller's. An event on a channel that nobody here wants is no error.
-func (h *Hub) Event(channelName string, payload []byte, received time.Time) error {
+// the caller's. An event on a channel that nobody here wants is no error, and gets no id.
+func (h *Hub) Event(channelName string, payload []byte, received time.Time) (id string, err error) {
 	if h.echoes.drop(channelName, payload) {
-		return nil
+		return "", nil
 	}
 	channel, err := proto.ParseChannel(channelName)
 	if err != nil {
-		return h.drop(DropBadChannel, err)
+		return "", h.drop(DropBadChannel, err)
 	}
 	loops := h.wanting(channel)
 	if loops == 0 {
 		h.dropped[DropNobody].Add(1)
-		return nil
+		return "", nil
 	}
 	if limit := h.options.MaxEventBytes; limit > 0 && len(payload) > limit {
-		return h.drop(DropTooLarge, fmt.Errorf("event on %s: %d bytes are more than max-event-bytes (%d)", channelName, len(payload), limit))
+		return "", h.drop(DropTooLarge, fmt.Errorf("event on %s: %d bytes are more than max-event-bytes (%d)", channelName, len(payload), limit))
 	}
 	born := netio.Clock() - int64(time.Since(received))
 	h.publish.Lock()
 	defer h.publish.Unlock()
-	id := string(proto.AppendEventID(nil, channelName, h.options.Epoch, h.order+1))
+	id = string(proto.AppendEventID(nil, channelName, h.options.Epoch, h.order+1))
 	event, err := proto.NewEvent(channel, id, payload)
 	if err != nil {
-		return h.drop(dropReasonOf(err), fmt.Errorf("event on %s: %w", channelName, err))
+		return "", h.drop(dropReasonOf(err), fmt.Errorf("event on %s: %w", channelName, err))
 	}
 	h.order++
 	h.events.Add(1)
@@ -154,7 +154,7 @@ func (h *Hub) Event(channelName string, payload []byte, received time.Time) erro
 	for ; loops != 0; loops &= loops - 1 {
 		h.post(bits.TrailingZeros64(loops), post)
 	}
-	return nil
+	return id, nil
 }
 
 func (h *Hub) wanting(channel proto.Channel) uint64 {
@@ -216,7 +216,7 @@ func (h *Hub) Lost(subscriptions []broker.Subscription) {
 // EventLocalFirst hands payload to the streams of this process at once and drops the copy that
 // will come back through the broker, once.
 func (h *Hub) EventLocalFirst(channelName string, payload []byte) error {
-	if err := h.Event(channelName, payload, time.Now()); err != nil {
+	if _, err := h.Event(channelName, payload, time.Now()); err != nil {
 		return err
 	}
 	h.echoes.expect(channelName, payload)

@@ -266,7 +266,7 @@ func TestDrops(t *testing.T) {
 		{"nobody", "job:2", "1", DropNobody, true},
 	}
 	for _, c := range cases {
-		err := h.hub.Event(c.channel, []byte(c.payload), time.Now())
+		_, err := h.hub.Event(c.channel, []byte(c.payload), time.Now())
 		if (err == nil) != c.silent {
 			t.Errorf("%s: error %v", c.name, err)
 		}
