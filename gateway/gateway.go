@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -343,6 +342,3 @@ func loopsDefault() int {
 	}
 	return min(cores, 63)
 }
-
-// errClosed is what methods say of a gateway that is gone.
-var errClosed = errors.New("gateway: closed")

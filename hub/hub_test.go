@@ -202,7 +202,7 @@ func TestSlowStreamGetsAGapAndCostsNobody(t *testing.T) {
 	const events = 50
 	h := newHarness(t, 1, func(o *Options) { o.MaxQueueBytes = 256 << 10 })
 	slow, quick := h.join(0, proto.FormText), h.join(0, proto.FormText)
-	slow.client.SetReadBuffer(4 << 10)
+	slow.client.SetReadBuffer(64 << 10)
 	slow.subscribe("job:1")
 	quick.subscribe("job:1")
 	h.confirm("job:1")
