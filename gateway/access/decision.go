@@ -1,20 +1,9 @@
 package access
 
-import "github.com/millrace/millrace/gateway/auth"
-
-// Channel is a channel's name, validated, as package proto makes it.
-type Channel interface {
-	// Name is the whole name; of a wildcard, TYPE:*.
-	Name() string
-	// Type is the first part.
-	Type() string
-	// Parts is the number of parts, 2 or 3.
-	Parts() int
-	// Owner is the last part.
-	Owner() string
-	// Wildcard is true of TYPE:*.
-	Wildcard() bool
-}
+import (
+	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/proto"
+)
 
 // Verdict is the answer to "may you".
 type Verdict uint8
@@ -94,7 +83,7 @@ func deny(reason Reason) Decision { return Decision{Verdict: Deny, Reason: reaso
 
 // Decide says whether the identity may listen to the channel; nil is anonymous. It is pure,
 // allocates nothing and may be called on a loop.
-func (p *Policy) Decide(identity *auth.Identity, channel Channel) Decision {
+func (p *Policy) Decide(identity *auth.Identity, channel proto.Channel) Decision {
 	namespace := p.Namespace(channel.Type())
 	if reason := namespace.shape(channel); reason != NoReason {
 		return deny(reason)
@@ -128,7 +117,7 @@ func (p *Policy) Decide(identity *auth.Identity, channel Channel) Decision {
 // DecidePublish says whether the identity may publish on the channel: its claim "publish" must
 // hold it, whatever the namespace's access; without authentication everybody may. It is pure,
 // allocates nothing and never asks.
-func (p *Policy) DecidePublish(identity *auth.Identity, channel Channel) Decision {
+func (p *Policy) DecidePublish(identity *auth.Identity, channel proto.Channel) Decision {
 	if channel.Wildcard() {
 		return deny(NoWildcard)
 	}
@@ -148,7 +137,7 @@ func (p *Policy) DecidePublish(identity *auth.Identity, channel Channel) Decisio
 }
 
 // shape judges the name alone.
-func (n *Namespace) shape(channel Channel) Reason {
+func (n *Namespace) shape(channel proto.Channel) Reason {
 	if channel.Wildcard() {
 		if !n.Wildcard {
 			return NoWildcard

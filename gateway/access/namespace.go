@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/proto"
 )
 
 // Mode says how events of a namespace travel.
@@ -74,12 +74,12 @@ type Namespace struct {
 	Wildcard bool `yaml:"wildcard,omitempty" json:"wildcard,omitempty"`
 	// Sharded means that workers use SPUBLISH.
 	Sharded bool `yaml:"sharded,omitempty" json:"sharded,omitempty"`
+	// Webhook must be there with access webhook, and only then.
+	Webhook *Webhook `yaml:"webhook,omitempty" json:"webhook,omitempty"`
 	// LocalFirst gives own events to own subscribers before Redis has them.
 	LocalFirst bool `yaml:"local_first,omitempty" json:"local_first,omitempty"`
 	// OnDenied: empty means close.
 	OnDenied OnDenied `yaml:"on_denied,omitempty" json:"on_denied,omitempty"`
-	// Webhook must be there with access webhook, and only then.
-	Webhook *Webhook `yaml:"webhook,omitempty" json:"webhook,omitempty"`
 }
 
 // Webhook says where to ask whether a user may listen to a channel (see [Policy.Ask]).
@@ -97,14 +97,30 @@ type Webhook struct {
 }
 
 // SettingError says what is wrong with one setting. Path leads to it in the file, with dots
-// between the keys: namespaces.alerts.webhook.url, or personal.0 for the first of a list.
+// between the keys: namespaces.alerts.webhook.url, or personal[0] for the first of a list.
 type SettingError struct {
-	Path    string
+	Path string
+	// Message says what is wrong and what would be right, without the path.
 	Message string
 }
 
 // Error gives path and message.
 func (e *SettingError) Error() string { return e.Path + ": " + e.Message }
+
+// Problems takes apart the error of [New] or [Namespace.Validate], in the order of the settings.
+func Problems(err error) []*SettingError {
+	var problems []*SettingError
+	if joined, several := err.(interface{ Unwrap() []error }); several {
+		for _, one := range joined.Unwrap() {
+			problems = append(problems, Problems(one)...)
+		}
+		return problems
+	}
+	if one := (*SettingError)(nil); errors.As(err, &one) {
+		problems = append(problems, one)
+	}
+	return problems
+}
 
 // Validate says all that is wrong with the namespace of the type name ("default" included), as
 // joined [*SettingError]s, or nil. Whether access may be left out is for [New] to say.
@@ -113,7 +129,7 @@ func (n *Namespace) Validate(name string) error {
 	wrong := func(key, format string, arguments ...any) {
 		problems = append(problems, settingError(name, key, format, arguments...))
 	}
-	if name != DefaultType && !auth.IsChannelType(name) {
+	if name != DefaultType && !isType(name) {
 		wrong("", "not a channel type; a type has 1 to 128 of the characters A-Z a-z 0-9 _ . @ = | + - and does not start with __")
 	}
 	if n.Mode != "" && n.Mode != Events {
@@ -211,10 +227,16 @@ func settingError(name, key, format string, arguments ...any) *SettingError {
 
 // printable keeps a name that is none from breaking a line or filling a page.
 func printable(name string) string {
-	if auth.IsChannelType(name) {
+	if isType(name) {
 		return name
 	}
 	return fmt.Sprintf("%.40q", name)
+}
+
+// isType reports whether name can be the type of a channel.
+func isType(name string) bool {
+	_, err := proto.NewChannel(name, "x", "")
+	return err == nil
 }
 
 func listOf[T ~string](values []T) string {

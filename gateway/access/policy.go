@@ -7,14 +7,10 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/proto"
 )
-
-// channelBytesMax is the longest name that a channel may have.
-const channelBytesMax = 255
 
 // Options says what a Policy knows.
 type Options struct {
@@ -63,7 +59,6 @@ func New(options Options) (*Policy, error) {
 	policy := &Policy{
 		namespaces:    make(map[string]*Namespace, len(configured)),
 		personal:      slices.Clone(options.Personal),
-		broadcast:     slices.Clone(options.Broadcast),
 		authenticated: options.Authenticated,
 	}
 	problems := policy.add(configured)
@@ -71,7 +66,7 @@ func New(options Options) (*Policy, error) {
 		policy.fallback = defaultNamespace(options.Authenticated).completed()
 	}
 	problems = append(problems, policy.checkPersonal()...)
-	problems = append(problems, policy.checkBroadcast()...)
+	problems = append(problems, policy.addBroadcast(options.Broadcast)...)
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
@@ -105,9 +100,9 @@ func (p *Policy) add(configured map[string]Namespace) (problems []error) {
 
 func (p *Policy) checkPersonal() (problems []error) {
 	for place, typ := range p.personal {
-		path := fmt.Sprintf("personal.%d", place)
+		path := fmt.Sprintf("personal[%d]", place)
 		switch {
-		case !auth.IsChannelType(typ):
+		case !isType(typ):
 			problems = append(problems, &SettingError{path, "not a channel type; write the part before the colon, such as alerts"})
 		case p.Namespace(typ).Parts == 3:
 			problems = append(problems, &SettingError{path, typ + ":USER has 2 parts but the namespace " + typ + " asks for 3; set its parts to 2"})
@@ -116,25 +111,22 @@ func (p *Policy) checkPersonal() (problems []error) {
 	return problems
 }
 
-func (p *Policy) checkBroadcast() (problems []error) {
-	for place, name := range p.broadcast {
-		path := fmt.Sprintf("broadcast.%d", place)
-		parts := strings.Split(name, ":")
+// addBroadcast takes the broadcast channels in.
+func (p *Policy) addBroadcast(names []string) (problems []error) {
+	for place, name := range names {
+		path := fmt.Sprintf("broadcast[%d]", place)
+		channel, err := proto.ParseChannel(name)
 		switch {
-		case !isChannelName(name, parts):
-			problems = append(problems, &SettingError{path, "not a channel; write TYPE:ID or TYPE:ID:USER, such as system:all"})
-		case p.Namespace(parts[0]).Parts != 0 && p.Namespace(parts[0]).Parts != len(parts):
-			problems = append(problems, &SettingError{path, fmt.Sprintf("has %d parts but the namespace %s asks for %d", len(parts), parts[0], p.Namespace(parts[0]).Parts)})
+		case err != nil:
+			problems = append(problems, &SettingError{path, err.Error()})
+		case channel.Wildcard():
+			problems = append(problems, &SettingError{path, "TYPE:* is no channel; write TYPE:ID or TYPE:ID:USER, such as system:all"})
+		case p.Namespace(channel.Type()).shape(channel) != NoReason:
+			problems = append(problems, &SettingError{path, fmt.Sprintf("has %d parts but the namespace %s asks for %d", channel.Parts(), channel.Type(), p.Namespace(channel.Type()).Parts)})
 		}
+		p.broadcast = append(p.broadcast, name)
 	}
 	return problems
-}
-
-func isChannelName(name string, parts []string) bool {
-	if len(name) > channelBytesMax || (len(parts) != 2 && len(parts) != 3) || !auth.IsChannelType(parts[0]) {
-		return false
-	}
-	return !slices.ContainsFunc(parts[1:], func(part string) bool { return !auth.IsChannelPart(part) })
 }
 
 // summarize works out what is asked about the namespaces as a whole.
@@ -176,26 +168,27 @@ func (p *Policy) Namespace(typ string) *Namespace {
 func (p *Policy) AnyPublic() bool { return p.anyPublic }
 
 // NeedsToken reports whether a webhook is to receive the users' tokens, so that identities must
-// keep them ([auth.Options.KeepToken]).
+// keep them (KeepToken of package auth's Options).
 func (p *Policy) NeedsToken() bool { return p.needsToken }
 
-// PersonalChannels gives the names of the user's own channels, in a slice that is the caller's. A
-// user whose id can't stand in a channel's name ([auth.IsChannelPart]) has none, and neither has
-// the empty one.
+// PersonalChannels gives the names of the user's own channels, which [proto.ParseChannel] takes, in
+// a slice that is the caller's. A user whose id can't be a part of a channel's name has none, and
+// neither has the empty one.
 func (p *Policy) PersonalChannels(user string) []string {
-	if len(p.personal) == 0 || !auth.IsChannelPart(user) {
+	if len(p.personal) == 0 || user == "" {
 		return nil
 	}
 	names := make([]string, 0, len(p.personal))
 	for _, typ := range p.personal {
-		if name := typ + ":" + user; len(name) <= channelBytesMax {
-			names = append(names, name)
+		channel, err := proto.NewChannel(typ, "", user)
+		if err == nil && !channel.Wildcard() {
+			names = append(names, channel.Name())
 		}
 	}
 	return names
 }
 
-// Broadcast gives the channels that everybody is subscribed to. It is only read.
+// Broadcast gives the names of the channels that everybody is subscribed to. It is only read.
 func (p *Policy) Broadcast() []string { return p.broadcast }
 
 // Close ends the questions that are on their way to webhooks, which are then denied, and waits

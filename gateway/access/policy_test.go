@@ -2,7 +2,6 @@ package access
 
 import (
 	"bytes"
-	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -10,16 +9,17 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/proto"
 )
 
-// channelName is a channel for tests, split anew at each question.
-type channelName string
-
-func (c channelName) Name() string   { return string(c) }
-func (c channelName) Type() string   { return strings.Split(string(c), ":")[0] }
-func (c channelName) Parts() int     { return strings.Count(string(c), ":") + 1 }
-func (c channelName) Owner() string  { return string(c[strings.LastIndexByte(string(c), ':')+1:]) }
-func (c channelName) Wildcard() bool { return strings.HasSuffix(string(c), ":*") }
+// channel makes one of a name that is known to be good.
+func channel(name string) proto.Channel {
+	made, err := proto.ParseChannel(name)
+	if err != nil {
+		panic(err)
+	}
+	return made
+}
 
 func newPolicy(t testing.TB, options Options) *Policy {
 	t.Helper()
@@ -62,7 +62,7 @@ func TestDecide(t *testing.T) {
 	all := user(t, "ada", []string{"*"}, nil)
 	for name, test := range map[string]struct {
 		identity *auth.Identity
-		channel  channelName
+		channel  string
 		want     Decision
 	}{
 		"public, anonymous":                {auth.Anonymous(), "public:1", allow()},
@@ -79,7 +79,7 @@ func TestDecide(t *testing.T) {
 		"owner, longer":                    {ada, "owner:1:ada2", deny(NotOwner)},
 		"owner, another case":              {ada, "owner:1:Ada", deny(NotOwner)},
 		"owner, anonymous":                 {auth.Anonymous(), "owner:1:ada", deny(NeedsToken)},
-		"owner, no name against no name":   {&auth.Identity{}, "owner:1:", deny(NeedsToken)},
+		"owner, no name":                   {&auth.Identity{}, "owner:1:x", deny(NeedsToken)},
 		"owner, id taken for a user":       {ada, "owner:ada", deny(WrongParts)},
 		"owner, user in the middle":        {ada, "owner:ada:1", deny(NotOwner)},
 		"owner, wildcard":                  {user(t, "*", nil, nil), "owner:*", deny(NoWildcard)},
@@ -112,7 +112,7 @@ func TestDecide(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			policy := newPolicy(t, Options{Namespaces: everyAccess(), Authenticated: true})
-			if got := policy.Decide(test.identity, test.channel); got != test.want {
+			if got := policy.Decide(test.identity, channel(test.channel)); got != test.want {
 				t.Fatalf("%v of %s: %v %s, want %v %s", test.identity, test.channel, got.Verdict, got.Reason, test.want.Verdict, test.want.Reason)
 			}
 		})
@@ -122,27 +122,27 @@ func TestDecide(t *testing.T) {
 // TestDecideWithoutAuthentication: every channel is open, but namespaces keep their shape.
 func TestDecideWithoutAuthentication(t *testing.T) {
 	policy := newPolicy(t, Options{Namespaces: everyAccess()})
-	for channel, want := range map[channelName]Decision{
+	for name, want := range map[string]Decision{
 		"public:1": allow(), "user:1": allow(), "owner:1:bob": allow(), "token:1": allow(), "none:1": allow(), "hook:1": allow(), "other:1": allow(),
 		"token:*": allow(), "owner:*": deny(NoWildcard), "other:*": deny(NoWildcard), "owner:1": deny(WrongParts), "three:1": deny(WrongParts),
 	} {
 		for _, identity := range []*auth.Identity{nil, auth.Anonymous(), user(t, "ada", nil, nil)} {
-			if got := policy.Decide(identity, channel); got != want {
-				t.Errorf("%v listens to %s: %v %s", identity, channel, got.Verdict, got.Reason)
+			if got := policy.Decide(identity, channel(name)); got != want {
+				t.Errorf("%v listens to %s: %v %s", identity, name, got.Verdict, got.Reason)
 			}
 			toPublish := want
-			if channel.Wildcard() {
+			if channel(name).Wildcard() {
 				toPublish = deny(NoWildcard)
 			}
-			if got := policy.DecidePublish(identity, channel); got != toPublish {
-				t.Errorf("%v publishes on %s: %v %s", identity, channel, got.Verdict, got.Reason)
+			if got := policy.DecidePublish(identity, channel(name)); got != toPublish {
+				t.Errorf("%v publishes on %s: %v %s", identity, name, got.Verdict, got.Reason)
 			}
 		}
 	}
 	if !policy.AnyPublic() {
 		t.Error("nothing is public")
 	}
-	if got := policy.Ask(t.Context(), nil, channelName("hook:1")); got != allow() {
+	if got := policy.Ask(t.Context(), nil, channel("hook:1")); got != allow() {
 		t.Errorf("a webhook was asked: %v", got)
 	}
 }
@@ -153,7 +153,7 @@ func TestDecidePublish(t *testing.T) {
 	all := user(t, "ada", nil, []string{"*"})
 	for name, test := range map[string]struct {
 		identity *auth.Identity
-		channel  channelName
+		channel  string
 		want     Decision
 	}{
 		"granted":                         {ada, "public:1", allow()},
@@ -169,7 +169,7 @@ func TestDecidePublish(t *testing.T) {
 		"admin is no right to publish":    {&auth.Identity{User: "root", Admin: true}, "public:1", deny(NotGranted)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := policy.DecidePublish(test.identity, test.channel); got != test.want {
+			if got := policy.DecidePublish(test.identity, channel(test.channel)); got != test.want {
 				t.Fatalf("%v %s, want %v %s", got.Verdict, got.Reason, test.want.Verdict, test.want.Reason)
 			}
 		})
@@ -179,7 +179,7 @@ func TestDecidePublish(t *testing.T) {
 func TestDecideAllocatesNothing(t *testing.T) {
 	policy := newPolicy(t, Options{Namespaces: everyAccess(), Authenticated: true})
 	ada := user(t, "ada", []string{"token:1"}, []string{"token:1"})
-	channels := []Channel{fixed{"token:1", "token", "1"}, fixed{"owner:1:ada", "owner", "ada"}, fixed{"user:1", "user", "1"}}
+	channels := []proto.Channel{channel("token:1"), channel("owner:1:ada"), channel("user:1"), channel("token:*")}
 	allocations := testing.AllocsPerRun(1000, func() {
 		for _, channel := range channels {
 			policy.Decide(ada, channel)
@@ -191,30 +191,21 @@ func TestDecideAllocatesNothing(t *testing.T) {
 	}
 }
 
-// fixed is a channel that allocates nothing when it is asked.
-type fixed struct{ name, typ, owner string }
-
-func (f fixed) Name() string   { return f.name }
-func (f fixed) Type() string   { return f.typ }
-func (f fixed) Parts() int     { return strings.Count(f.name, ":") + 1 }
-func (f fixed) Owner() string  { return f.owner }
-func (f fixed) Wildcard() bool { return false }
-
 func TestDefaults(t *testing.T) {
 	closed, open := newPolicy(t, Options{Authenticated: true}), newPolicy(t, Options{})
 	ada := user(t, "ada", []string{"*"}, nil)
-	for channel, want := range map[channelName]Decision{
+	for name, want := range map[string]Decision{
 		"alerts:ada": allow(), "alerts:bob": deny(NotOwner), "alerts:1:ada": deny(WrongParts), "job_progress:1": allow(), "video_render:1": allow(),
 		"campaign_metrics:1:x": allow(), "other:1": deny(Closed),
 	} {
-		if got := closed.Decide(ada, channel); got != want {
-			t.Errorf("with authentication, %s: %v %s", channel, got.Verdict, got.Reason)
+		if got := closed.Decide(ada, channel(name)); got != want {
+			t.Errorf("with authentication, %s: %v %s", name, got.Verdict, got.Reason)
 		}
 	}
 	if closed.AnyPublic() || !open.AnyPublic() {
 		t.Error("by default something is public with authentication, or nothing without")
 	}
-	if got := open.Decide(nil, channelName("other:1")); got != allow() {
+	if got := open.Decide(nil, channel("other:1")); got != allow() {
 		t.Errorf("without authentication, other:1: %s", got.Reason)
 	}
 	if got := closed.PersonalChannels("ada"); !slices.Equal(got, []string{"alerts:ada"}) {
@@ -250,32 +241,18 @@ func TestPersonalAndBroadcast(t *testing.T) {
 	}
 }
 
-// settingErrors takes a joined error apart.
-func settingErrors(err error) (all []string) {
-	if joined, isJoined := err.(interface{ Unwrap() []error }); isJoined {
-		for _, one := range joined.Unwrap() {
-			all = append(all, settingErrors(one)...)
-		}
-		return all
-	}
-	var setting *SettingError
-	if errors.As(err, &setting) {
-		return []string{setting.Error()}
-	}
-	return []string{"no SettingError: " + err.Error()}
-}
-
 // wantSettings checks that err has exactly these problems, each given by its beginning.
 func wantSettings(t *testing.T, err error, want ...string) {
 	t.Helper()
 	if err == nil {
 		t.Fatalf("no error, want %q", want)
 	}
-	got := settingErrors(err)
+	got := Problems(err)
 	if len(got) != len(want) {
 		t.Fatalf("problems are %q, want %q", got, want)
 	}
-	for place, problem := range got {
+	for place, setting := range got {
+		problem := setting.Error()
 		if !strings.HasPrefix(problem, want[place]) {
 			t.Errorf("problem is %q, want %q", problem, want[place])
 		}
@@ -307,12 +284,12 @@ func TestNewSaysAllThatIsWrong(t *testing.T) {
 			"namespaces.a.webhook.timeout: 1m0s", "namespaces.a.webhook.max_age: -1ns",
 		}},
 		"type":             {Options{Namespaces: map[string]Namespace{"a:b\n": {}, "__x": {}}}, []string{`namespaces."__x": not a channel type`, `namespaces."a:b\n": not a channel type`}},
-		"personal":         {Options{Personal: []string{"a", "a:b"}}, []string{"personal.1: not a channel type"}},
-		"personal, parts":  {Options{Namespaces: map[string]Namespace{"a": {Parts: 3}}, Personal: []string{"a"}}, []string{"personal.0: a:USER has 2 parts but the namespace a asks for 3"}},
-		"broadcast":        {Options{Broadcast: []string{"a:b", "a", "a:*", "a:b:c:d", "__a:b", "a:" + strings.Repeat("b", 300)}}, []string{"broadcast.1: not a", "broadcast.2: not a", "broadcast.3: not a", "broadcast.4: not a", "broadcast.5: not a"}},
-		"broadcast, parts": {Options{Broadcast: []string{"alerts:1:2"}}, []string{"broadcast.0: has 3 parts but the namespace alerts asks for 2"}},
+		"personal":         {Options{Personal: []string{"a", "a:b"}}, []string{"personal[1]: not a channel type"}},
+		"personal, parts":  {Options{Namespaces: map[string]Namespace{"a": {Parts: 3}}, Personal: []string{"a"}}, []string{"personal[0]: a:USER has 2 parts but the namespace a asks for 3"}},
+		"broadcast":        {Options{Broadcast: []string{"a:b", "a", "a:*", "a:b:c:d", "__a:b", "a:" + strings.Repeat("b", 300)}}, []string{"broadcast[1]: bad channel", "broadcast[2]: TYPE:* is no channel", "broadcast[3]: bad channel", "broadcast[4]: bad channel", "broadcast[5]: bad channel"}},
+		"broadcast, parts": {Options{Broadcast: []string{"alerts:1:2"}}, []string{"broadcast[0]: has 3 parts but the namespace alerts asks for 2"}},
 		"several": {Options{Authenticated: true, Namespaces: map[string]Namespace{"b": {Parts: 1, Mode: "state"}, "a": {Access: "x"}}, Personal: []string{""}}, []string{
-			"namespaces.a.access", "namespaces.b.mode", "namespaces.b.parts", "namespaces.b.access: missing", "personal.0",
+			"namespaces.a.access", "namespaces.b.mode", "namespaces.b.parts", "namespaces.b.access: missing", "personal[0]",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -343,57 +320,6 @@ func TestNewWarns(t *testing.T) {
 	}
 }
 
-func TestDecode(t *testing.T) {
-	namespace, err := Decode("a", map[string]any{
-		"mode": "events", "access": "webhook", "parts": 2, "wildcard": true, "sharded": false, "local_first": true, "on_denied": "error",
-		"webhook": map[string]any{"url": "https://h/", "timeout": "500ms", "max_age": "1m", "forward_token": true},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := Namespace{
-		Mode: Events, Access: ByWebhook, Parts: 2, Wildcard: true, LocalFirst: true, OnDenied: ErrorOnDenied,
-		Webhook: &Webhook{URL: "https://h/", Timeout: 500 * time.Millisecond, MaxAge: time.Minute, ForwardToken: true},
-	}
-	if *namespace.Webhook != *want.Webhook {
-		t.Errorf("the webhook is %+v", namespace.Webhook)
-	}
-	if namespace.Webhook, want.Webhook = nil, nil; namespace != want {
-		t.Errorf("the namespace is %+v", namespace)
-	}
-	for _, number := range []any{2, int64(2), uint64(2), float64(2)} {
-		if namespace, err := Decode("a", map[string]any{"parts": number}); err != nil || namespace.Parts != 2 {
-			t.Errorf("parts as %T: %v, %v", number, namespace.Parts, err)
-		}
-	}
-}
-
-func TestDecodeSaysAllThatIsWrong(t *testing.T) {
-	for name, test := range map[string]struct {
-		settings map[string]any
-		want     []string
-	}{
-		"unknown":          {map[string]any{"replay": 1, "acces": "user"}, []string{"namespaces.a.acces: unknown setting; the known ones are access, local_first, mode, on_denied, parts, sharded, webhook, wildcard", "namespaces.a.replay: unknown"}},
-		"unknown, unclean": {map[string]any{"a\nb": 1}, []string{`namespaces.a."a\nb": unknown`}},
-		"unknown webhook":  {map[string]any{"webhook": map[string]any{"uri": "x"}}, []string{"namespaces.a.webhook.uri: unknown setting; the known ones are forward_token, max_age, timeout, url"}},
-		"types": {map[string]any{"access": 1, "mode": true, "parts": "two", "wildcard": "yes", "webhook": "http://h/", "on_denied": nil}, []string{
-			"namespaces.a.access: expected a word, such as user", "namespaces.a.mode: expected a word", "namespaces.a.on_denied: expected a word", "namespaces.a.parts: expected a number, such as 2",
-			"namespaces.a.webhook: expected settings below it", "namespaces.a.wildcard: expected true or false",
-		}},
-		"a fraction": {map[string]any{"parts": 2.5}, []string{"namespaces.a.parts: expected a whole number"}},
-		"a huge one": {map[string]any{"parts": uint64(1<<32 + 2)}, []string{"namespaces.a.parts: 2147483648 is not possible"}},
-		"durations": {map[string]any{"webhook": map[string]any{"timeout": 2, "max_age": "0s", "forward_token": 1, "url": 1}}, []string{
-			"namespaces.a.webhook.forward_token: expected true", "namespaces.a.webhook.max_age: expected a duration", "namespaces.a.webhook.timeout: expected a duration", "namespaces.a.webhook.url: expected",
-		}},
-		"values": {map[string]any{"access": "all"}, []string{`namespaces.a.access: "all" is not known`}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := Decode("a", test.settings)
-			wantSettings(t, err, test.want...)
-		})
-	}
-}
-
 func TestReasonsAreNamed(t *testing.T) {
 	names := map[string]bool{}
 	for reason := range ReasonCount {
@@ -412,9 +338,9 @@ func TestReasonsAreNamed(t *testing.T) {
 func BenchmarkDecide(b *testing.B) {
 	policy := newPolicy(b, Options{Namespaces: everyAccess(), Authenticated: true})
 	ada := user(b, "ada", []string{"token:1"}, nil)
-	var channel Channel = fixed{"token:1", "token", "1"}
+	asked := channel("token:1")
 	b.ReportAllocs()
 	for b.Loop() {
-		policy.Decide(ada, channel)
+		policy.Decide(ada, asked)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/proto"
 )
 
 // Bounds of what webhooks may cost, per process.
@@ -103,7 +104,7 @@ func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLa
 // {"allow":true}; no is {"allow":false}, 401 or 403. Everything else (another status, a redirect,
 // another body, silence) is a failure, which denies for a second. A yes or a no counts for its
 // Cache-Control max-age, an hour at most, and without one for those who asked at the same time.
-func (p *Policy) Ask(ctx context.Context, identity *auth.Identity, channel Channel) Decision {
+func (p *Policy) Ask(ctx context.Context, identity *auth.Identity, channel proto.Channel) Decision {
 	decision := p.Decide(identity, channel)
 	if decision.Verdict != Ask {
 		return decision

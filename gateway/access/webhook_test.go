@@ -121,7 +121,7 @@ func TestAskSortsAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			host := newHook(t, test.handler)
 			policy := hookPolicy(t, Webhook{URL: host.URL}, Options{})
-			if got := policy.Ask(t.Context(), verified(t, "ada"), channelName("job:1")); got != test.want {
+			if got := policy.Ask(t.Context(), verified(t, "ada"), channel("job:1")); got != test.want {
 				t.Fatalf("%v %s, want %v %s", got.Verdict, got.Reason, test.want.Verdict, test.want.Reason)
 			}
 		})
@@ -145,7 +145,7 @@ func TestAskSendsTheQuestion(t *testing.T) {
 			t.Errorf("NeedsToken is %v", policy.NeedsToken())
 		}
 		ada := verified(t, `a"d\a`)
-		if got := policy.Ask(t.Context(), ada, channelName("job:*")); got != allow() {
+		if got := policy.Ask(t.Context(), ada, channel("job:*")); got != allow() {
 			t.Fatalf("denied: %s", got.Reason)
 		}
 		got := <-questions
@@ -166,7 +166,7 @@ func TestAskFollowsNoRedirect(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		host := newHook(t, answer(status, `{"allow":true}`, "Location", elsewhere.URL))
 		policy := hookPolicy(t, Webhook{URL: host.URL, ForwardToken: true}, Options{})
-		if got := policy.Ask(t.Context(), verified(t, "ada"), channelName("job:1")); got != deny(WebhookFailed) {
+		if got := policy.Ask(t.Context(), verified(t, "ada"), channel("job:1")); got != deny(WebhookFailed) {
 			t.Errorf("%d: %v %s", status, got.Verdict, got.Reason)
 		}
 	}
@@ -202,13 +202,13 @@ func TestAskCaches(t *testing.T) {
 			clock := &clock{time: time.Unix(1_800_000_000, 0)}
 			policy := hookPolicy(t, Webhook{URL: host.URL, MaxAge: test.maxAge}, Options{Now: clock.now})
 			ada := verified(t, "ada")
-			first := policy.Ask(t.Context(), ada, channelName("job:1"))
+			first := policy.Ask(t.Context(), ada, channel("job:1"))
 			var elapsed time.Duration
 			for place, at := range []time.Duration{0, 900 * time.Millisecond, 59 * time.Second, 59 * time.Minute, 61 * time.Minute} {
 				if at > 0 {
 					clock.move(at - elapsed)
 					elapsed = at
-					if got := policy.Ask(t.Context(), ada, channelName("job:1")); got != first {
+					if got := policy.Ask(t.Context(), ada, channel("job:1")); got != first {
 						t.Fatalf("after %v: %v %s", at, got.Verdict, got.Reason)
 					}
 				}
@@ -235,7 +235,7 @@ func TestAskKeepsAnswersApart(t *testing.T) {
 	other.TokenHash[0]++
 	for place, test := range []struct {
 		identity *auth.Identity
-		channel  channelName
+		channel  string
 		want     Decision
 	}{
 		{ada, "job:1", allow()},
@@ -246,7 +246,7 @@ func TestAskKeepsAnswersApart(t *testing.T) {
 		{ada, "job:1", allow()},
 		{bob, "job:1", deny(WebhookDenied)},
 	} {
-		if got := policy.Ask(t.Context(), test.identity, test.channel); got != test.want {
+		if got := policy.Ask(t.Context(), test.identity, channel(test.channel)); got != test.want {
 			t.Errorf("question %d: %v %s", place, got.Verdict, got.Reason)
 		}
 	}
@@ -267,7 +267,7 @@ func TestAskFliesOnce(t *testing.T) {
 	ada := verified(t, "ada")
 	first, leave := context.WithCancel(t.Context())
 	left := make(chan Decision)
-	go func() { left <- policy.Ask(first, ada, channelName("job:1")) }()
+	go func() { left <- policy.Ask(first, ada, channel("job:1")) }()
 	<-arrived
 	leave()
 	if got := <-left; got != deny(WebhookFailed) {
@@ -276,7 +276,7 @@ func TestAskFliesOnce(t *testing.T) {
 	const crowd = 50
 	decisions := make(chan Decision, crowd)
 	for range crowd {
-		go func() { decisions <- policy.Ask(t.Context(), ada, channelName("job:1")) }()
+		go func() { decisions <- policy.Ask(t.Context(), ada, channel("job:1")) }()
 	}
 	close(release)
 	for range crowd {
@@ -307,14 +307,14 @@ func TestAskBounds(t *testing.T) {
 	ada := verified(t, "ada")
 	var crowd sync.WaitGroup
 	for number := range questionsMax {
-		crowd.Go(func() { policy.Ask(t.Context(), ada, channelName(fmt.Sprintf("job:%d", number))) })
+		crowd.Go(func() { policy.Ask(t.Context(), ada, channel(fmt.Sprintf("job:%d", number))) })
 	}
 	eventually(t, "all questions are open and all slots taken", func() bool {
 		policy.webhook.mutex.Lock()
 		defer policy.webhook.mutex.Unlock()
 		return len(policy.webhook.flights) == questionsMax && inside.Load() == requestsMax
 	})
-	if got := policy.Ask(t.Context(), ada, channelName("job:more")); got != deny(WebhookBusy) {
+	if got := policy.Ask(t.Context(), ada, channel("job:more")); got != deny(WebhookBusy) {
 		t.Errorf("one more question: %v %s", got.Verdict, got.Reason)
 	}
 	close(release)
@@ -330,13 +330,13 @@ func TestAskWaitsForASlotNoLongerThanTheTimeout(t *testing.T) {
 	for range requestsMax {
 		policy.webhook.slots <- struct{}{}
 	}
-	if got := policy.Ask(t.Context(), verified(t, "ada"), channelName("job:1")); got != deny(WebhookBusy) {
+	if got := policy.Ask(t.Context(), verified(t, "ada"), channel("job:1")); got != deny(WebhookBusy) {
 		t.Errorf("%v %s", got.Verdict, got.Reason)
 	}
 	for range requestsMax {
 		<-policy.webhook.slots
 	}
-	if got := policy.Ask(t.Context(), verified(t, "ada"), channelName("job:1")); got != allow() {
+	if got := policy.Ask(t.Context(), verified(t, "ada"), channel("job:1")); got != allow() {
 		t.Errorf("once there are slots: %v %s", got.Verdict, got.Reason)
 	}
 }
@@ -356,7 +356,7 @@ func TestAskFailsClosed(t *testing.T) {
 				Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			ada := verified(t, "ada")
 			for number := range 10 {
-				if got := policy.Ask(t.Context(), ada, channelName(fmt.Sprintf("job:%d", number))); got != deny(WebhookFailed) {
+				if got := policy.Ask(t.Context(), ada, channel(fmt.Sprintf("job:%d", number))); got != deny(WebhookFailed) {
 					t.Fatalf("%v %s", got.Verdict, got.Reason)
 				}
 			}
@@ -384,13 +384,13 @@ func TestCloseEndsQuestions(t *testing.T) {
 	policy := hookPolicy(t, Webhook{URL: host.URL, Timeout: 20 * time.Second}, Options{})
 	ada := verified(t, "ada")
 	decision := make(chan Decision)
-	go func() { decision <- policy.Ask(t.Context(), ada, channelName("job:1")) }()
+	go func() { decision <- policy.Ask(t.Context(), ada, channel("job:1")) }()
 	<-arrived
 	policy.Close()
 	if got := <-decision; got != deny(WebhookFailed) {
 		t.Errorf("%v %s", got.Verdict, got.Reason)
 	}
-	if got := policy.Ask(t.Context(), ada, channelName("job:2")); got != deny(WebhookFailed) {
+	if got := policy.Ask(t.Context(), ada, channel("job:2")); got != deny(WebhookFailed) {
 		t.Errorf("after Close: %v %s", got.Verdict, got.Reason)
 	}
 }

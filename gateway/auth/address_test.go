@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestClientAddress is abuse case G4's half that lives here: a forged X-Forwarded-For.
+// TestClientAddress: nobody gets another address by writing X-Forwarded-For.
 func TestClientAddress(t *testing.T) {
 	trusted := must(ParseProxies([]string{"10.0.0.0/8", "192.168.1.7", "fd00::/8", "::ffff:172.16.0.1"}))
 	for name, test := range map[string]struct {

@@ -127,7 +127,6 @@ func TestKeySetVerifies(t *testing.T) {
 	made := testKeys()
 	rsaJWK, ecJWK, edJWK := jwk(made.rsa.Public(), "r"), jwk(made.ec.Public(), "e"), jwk(made.ed25519.Public(), "o")
 	p384 := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
-	accepted := ReasonCount
 	for name, test := range map[string]struct {
 		keys  []map[string]any
 		token string
@@ -188,7 +187,7 @@ func TestNewFetchesKeySet(t *testing.T) {
 	wantReason(t, err, Algorithm)
 }
 
-// TestKeySetRotates is abuse case E5's half that lives here.
+// TestKeySetRotates: a key that was rotated out is no longer trusted, the next one is found.
 func TestKeySetRotates(t *testing.T) {
 	made := testKeys()
 	next := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
@@ -358,7 +357,7 @@ func TestKeySetWaitersAreBounded(t *testing.T) {
 	wantReason(t, refusal, KeyFetch)
 }
 
-// TestKeySetFetchesSeldom is abuse case E3: invented kids, and kids that are addresses.
+// TestKeySetFetchesSeldom: invented kids, and kids that are addresses, cause next to no requests.
 func TestKeySetFetchesSeldom(t *testing.T) {
 	made := testKeys()
 	trap := newKeyHost(t, status(http.StatusOK))

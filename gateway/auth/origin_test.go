@@ -8,72 +8,74 @@ import (
 	"testing"
 )
 
-// TestCheckOrigin is abuse case F1.
+// originCases has cross-site requests in all disguises; TestCheckOrigin says who is allowed.
+var originCases = map[string]struct {
+	source Source
+	host   string
+	peer   string
+	lines  []string
+	want   Reason // ReasonCount: accepted
+}{
+	"no origin":                         {want: ReasonCount},
+	"own":                               {lines: []string{"Origin: https://gate.example"}, want: ReasonCount},
+	"own over http":                     {lines: []string{"Origin: http://gate.example"}, want: ReasonCount},
+	"own in upper case":                 {lines: []string{"Origin: HTTPS://GATE.EXAMPLE"}, want: ReasonCount},
+	"own with the default port":         {lines: []string{"Origin: https://gate.example:443"}, want: ReasonCount},
+	"own, host with the default port":   {host: "gate.example:443", lines: []string{"Origin: https://gate.example"}, want: ReasonCount},
+	"own with a port":                   {host: "gate.example:8080", lines: []string{"Origin: http://gate.example:8080"}, want: ReasonCount},
+	"own by address":                    {host: "[::1]:8080", lines: []string{"Origin: http://[0:0::1]:8080"}, want: ReasonCount},
+	"other port":                        {host: "gate.example:8080", lines: []string{"Origin: http://gate.example:8081"}, want: OriginForeign},
+	"no port where the host has one":    {host: "gate.example:8080", lines: []string{"Origin: http://gate.example"}, want: OriginForeign},
+	"port of the other scheme":          {lines: []string{"Origin: https://gate.example:80"}, want: OriginForeign},
+	"other scheme":                      {lines: []string{"Origin: ftp://gate.example"}, want: OriginForeign},
+	"other scheme, same site":           {lines: []string{"Origin: http://gate.example", "Sec-Fetch-Site: cross-site"}, want: OriginForeign},
+	"other port, says the browser":      {lines: []string{"Origin: http://gate.example", "Sec-Fetch-Site: same-site"}, want: OriginForeign},
+	"own, says the browser":             {lines: []string{"Origin: https://gate.example", "Sec-Fetch-Site: same-origin"}, want: ReasonCount},
+	"scheme known from a proxy":         {peer: "10.1.1.1:9", lines: []string{"Origin: https://gate.example", "X-Forwarded-Proto: https"}, want: ReasonCount},
+	"scheme known from a proxy, other":  {peer: "10.1.1.1:9", lines: []string{"Origin: http://gate.example", "X-Forwarded-Proto: https"}, want: OriginForeign},
+	"scheme from who is not believed":   {peer: "11.1.1.1:9", lines: []string{"Origin: http://gate.example", "X-Forwarded-Proto: https"}, want: ReasonCount},
+	"foreign":                           {lines: []string{"Origin: https://evil.example"}, want: OriginForeign},
+	"foreign with a good name in front": {lines: []string{"Origin: https://good.example.evil.example"}, want: OriginForeign},
+	"foreign with a good name behind":   {lines: []string{"Origin: https://evilgood.example"}, want: OriginForeign},
+	"foreign with a good name as user":  {lines: []string{"Origin: https://good.example@evil.example"}, want: OriginForeign},
+	"subdomain":                         {lines: []string{"Origin: https://a.gate.example"}, want: OriginForeign},
+	"trailing dot":                      {lines: []string{"Origin: https://gate.example."}, want: OriginForeign},
+	"null":                              {lines: []string{"Origin: null"}, want: OriginForeign},
+	"empty":                             {lines: []string{"Origin: "}, want: OriginForeign},
+	"star":                              {lines: []string{"Origin: *"}, want: OriginForeign},
+	"with a path":                       {lines: []string{"Origin: https://gate.example/"}, want: OriginForeign},
+	"with a query":                      {lines: []string{"Origin: https://gate.example?x"}, want: OriginForeign},
+	"without a scheme":                  {lines: []string{"Origin: gate.example"}, want: OriginForeign},
+	"with port 0":                       {lines: []string{"Origin: https://gate.example:0"}, want: OriginForeign},
+	"with port 443 in another form":     {lines: []string{"Origin: https://gate.example:0443"}, want: OriginForeign},
+	"with an empty port":                {lines: []string{"Origin: https://gate.example:"}, want: OriginForeign},
+	"with port 65979, which is 443":     {lines: []string{"Origin: https://gate.example:65979"}, want: OriginForeign},
+	"with letters that look alike":      {lines: []string{"Origin: https://gаte.example"}, want: OriginForeign},
+	"two":                               {lines: []string{"Origin: https://gate.example", "Origin: https://gate.example"}, want: OriginForeign},
+	"two in one":                        {lines: []string{"Origin: https://gate.example https://evil.example"}, want: OriginForeign},
+	"too long":                          {lines: []string{"Origin: https://" + strings.Repeat("a", 300)}, want: OriginForeign},
+	"allowed":                           {lines: []string{"Origin: https://good.example"}, want: ReasonCount},
+	"allowed, cross-site":               {lines: []string{"Origin: https://good.example", "Sec-Fetch-Site: cross-site"}, want: ReasonCount},
+	"allowed with the default port":     {lines: []string{"Origin: https://Good.Example:443"}, want: ReasonCount},
+	"allowed with its port":             {lines: []string{"Origin: http://dev.example:3000"}, want: ReasonCount},
+	"allowed but for the scheme":        {lines: []string{"Origin: http://good.example"}, want: OriginForeign},
+	"allowed but for the port":          {lines: []string{"Origin: https://good.example:8443"}, want: OriginForeign},
+	"allowed address":                   {lines: []string{"Origin: https://[2001:db8:0::1]"}, want: ReasonCount},
+	"allowed application":               {lines: []string{"Origin: capacitor://localhost"}, want: ReasonCount},
+	"cookie and own":                    {source: SourceCookie, lines: []string{"Origin: https://gate.example"}, want: ReasonCount},
+	"cookie and allowed":                {source: SourceCookie, lines: []string{"Origin: https://good.example"}, want: ReasonCount},
+	"cookie and foreign":                {source: SourceCookie, lines: []string{"Origin: https://evil.example"}, want: OriginForeign},
+	"cookie and nothing":                {source: SourceCookie, want: OriginMissing},
+	"cookie and same origin":            {source: SourceCookie, lines: []string{"Sec-Fetch-Site: same-origin"}, want: ReasonCount},
+	"cookie and same site":              {source: SourceCookie, lines: []string{"Sec-Fetch-Site: same-site"}, want: OriginMissing},
+	"cookie and the address bar":        {source: SourceCookie, lines: []string{"Sec-Fetch-Site: none"}, want: OriginMissing},
+	"query and nothing":                 {source: SourceQuery, want: ReasonCount},
+}
+
 func TestCheckOrigin(t *testing.T) {
 	allowed := must(ParseOrigins([]string{"https://good.example", "http://dev.example:3000", "https://[2001:DB8::1]", "capacitor://localhost"}))
 	trusted := must(ParseProxies([]string{"10.0.0.0/8"}))
-	for name, test := range map[string]struct {
-		source Source
-		host   string
-		peer   string
-		lines  []string
-		want   Reason // ReasonCount: accepted
-	}{
-		"no origin":                         {want: ReasonCount},
-		"own":                               {lines: []string{"Origin: https://gate.example"}, want: ReasonCount},
-		"own over http":                     {lines: []string{"Origin: http://gate.example"}, want: ReasonCount},
-		"own in upper case":                 {lines: []string{"Origin: HTTPS://GATE.EXAMPLE"}, want: ReasonCount},
-		"own with the default port":         {lines: []string{"Origin: https://gate.example:443"}, want: ReasonCount},
-		"own, host with the default port":   {host: "gate.example:443", lines: []string{"Origin: https://gate.example"}, want: ReasonCount},
-		"own with a port":                   {host: "gate.example:8080", lines: []string{"Origin: http://gate.example:8080"}, want: ReasonCount},
-		"own by address":                    {host: "[::1]:8080", lines: []string{"Origin: http://[0:0::1]:8080"}, want: ReasonCount},
-		"other port":                        {host: "gate.example:8080", lines: []string{"Origin: http://gate.example:8081"}, want: OriginForeign},
-		"no port where the host has one":    {host: "gate.example:8080", lines: []string{"Origin: http://gate.example"}, want: OriginForeign},
-		"port of the other scheme":          {lines: []string{"Origin: https://gate.example:80"}, want: OriginForeign},
-		"other scheme":                      {lines: []string{"Origin: ftp://gate.example"}, want: OriginForeign},
-		"other scheme, same site":           {lines: []string{"Origin: http://gate.example", "Sec-Fetch-Site: cross-site"}, want: OriginForeign},
-		"other port, says the browser":      {lines: []string{"Origin: http://gate.example", "Sec-Fetch-Site: same-site"}, want: OriginForeign},
-		"own, says the browser":             {lines: []string{"Origin: https://gate.example", "Sec-Fetch-Site: same-origin"}, want: ReasonCount},
-		"scheme known from a proxy":         {peer: "10.1.1.1:9", lines: []string{"Origin: https://gate.example", "X-Forwarded-Proto: https"}, want: ReasonCount},
-		"scheme known from a proxy, other":  {peer: "10.1.1.1:9", lines: []string{"Origin: http://gate.example", "X-Forwarded-Proto: https"}, want: OriginForeign},
-		"scheme from who is not believed":   {peer: "11.1.1.1:9", lines: []string{"Origin: http://gate.example", "X-Forwarded-Proto: https"}, want: ReasonCount},
-		"foreign":                           {lines: []string{"Origin: https://evil.example"}, want: OriginForeign},
-		"foreign with a good name in front": {lines: []string{"Origin: https://good.example.evil.example"}, want: OriginForeign},
-		"foreign with a good name behind":   {lines: []string{"Origin: https://evilgood.example"}, want: OriginForeign},
-		"foreign with a good name as user":  {lines: []string{"Origin: https://good.example@evil.example"}, want: OriginForeign},
-		"subdomain":                         {lines: []string{"Origin: https://a.gate.example"}, want: OriginForeign},
-		"trailing dot":                      {lines: []string{"Origin: https://gate.example."}, want: OriginForeign},
-		"null":                              {lines: []string{"Origin: null"}, want: OriginForeign},
-		"empty":                             {lines: []string{"Origin: "}, want: OriginForeign},
-		"star":                              {lines: []string{"Origin: *"}, want: OriginForeign},
-		"with a path":                       {lines: []string{"Origin: https://gate.example/"}, want: OriginForeign},
-		"with a query":                      {lines: []string{"Origin: https://gate.example?x"}, want: OriginForeign},
-		"without a scheme":                  {lines: []string{"Origin: gate.example"}, want: OriginForeign},
-		"with port 0":                       {lines: []string{"Origin: https://gate.example:0"}, want: OriginForeign},
-		"with port 443 in another form":     {lines: []string{"Origin: https://gate.example:0443"}, want: OriginForeign},
-		"with an empty port":                {lines: []string{"Origin: https://gate.example:"}, want: OriginForeign},
-		"with port 65979, which is 443":     {lines: []string{"Origin: https://gate.example:65979"}, want: OriginForeign},
-		"with letters that look alike":      {lines: []string{"Origin: https://gаte.example"}, want: OriginForeign},
-		"two":                               {lines: []string{"Origin: https://gate.example", "Origin: https://gate.example"}, want: OriginForeign},
-		"two in one":                        {lines: []string{"Origin: https://gate.example https://evil.example"}, want: OriginForeign},
-		"too long":                          {lines: []string{"Origin: https://" + strings.Repeat("a", 300)}, want: OriginForeign},
-		"allowed":                           {lines: []string{"Origin: https://good.example"}, want: ReasonCount},
-		"allowed, cross-site":               {lines: []string{"Origin: https://good.example", "Sec-Fetch-Site: cross-site"}, want: ReasonCount},
-		"allowed with the default port":     {lines: []string{"Origin: https://Good.Example:443"}, want: ReasonCount},
-		"allowed with its port":             {lines: []string{"Origin: http://dev.example:3000"}, want: ReasonCount},
-		"allowed but for the scheme":        {lines: []string{"Origin: http://good.example"}, want: OriginForeign},
-		"allowed but for the port":          {lines: []string{"Origin: https://good.example:8443"}, want: OriginForeign},
-		"allowed address":                   {lines: []string{"Origin: https://[2001:db8:0::1]"}, want: ReasonCount},
-		"allowed application":               {lines: []string{"Origin: capacitor://localhost"}, want: ReasonCount},
-		"cookie and own":                    {source: SourceCookie, lines: []string{"Origin: https://gate.example"}, want: ReasonCount},
-		"cookie and allowed":                {source: SourceCookie, lines: []string{"Origin: https://good.example"}, want: ReasonCount},
-		"cookie and foreign":                {source: SourceCookie, lines: []string{"Origin: https://evil.example"}, want: OriginForeign},
-		"cookie and nothing":                {source: SourceCookie, want: OriginMissing},
-		"cookie and same origin":            {source: SourceCookie, lines: []string{"Sec-Fetch-Site: same-origin"}, want: ReasonCount},
-		"cookie and same site":              {source: SourceCookie, lines: []string{"Sec-Fetch-Site: same-site"}, want: OriginMissing},
-		"cookie and the address bar":        {source: SourceCookie, lines: []string{"Sec-Fetch-Site: none"}, want: OriginMissing},
-		"query and nothing":                 {source: SourceQuery, want: ReasonCount},
-	} {
+	for name, test := range originCases {
 		t.Run(name, func(t *testing.T) {
 			r := request(t, "/ws", test.lines...)
 			r.RemoteAddr = test.peer
@@ -171,7 +173,7 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// TestCORS is abuse case F2.
+// TestCORS: an origin that is not listed is never reflected.
 func TestCORS(t *testing.T) {
 	allowed := must(ParseOrigins([]string{"https://good.example"}))
 	for name, test := range map[string]struct {

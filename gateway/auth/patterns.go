@@ -4,16 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/millrace/millrace/proto"
 )
 
-// Bounds of a list of patterns and of the names in it.
-const (
-	// PatternsMax is the number of patterns that one claim may hold.
-	PatternsMax = 1000
-	// channelBytesMax and partBytesMax are the bounds of a channel's name and of each part.
-	channelBytesMax = 255
-	partBytesMax    = 128
-)
+// PatternsMax is the number of patterns that one claim may hold.
+const PatternsMax = 1000
 
 const wildcardSuffix = ":*"
 
@@ -96,42 +92,6 @@ func compareWildcard(pattern, typ string) int {
 
 // validPattern reports whether pattern is TYPE:* or the exact name of a channel.
 func validPattern(pattern string) bool {
-	typ, rest, _ := strings.Cut(pattern, ":")
-	if !IsChannelType(typ) {
-		return false
-	}
-	if rest == "*" {
-		return true
-	}
-	id, user, three := strings.Cut(rest, ":")
-	return len(pattern) <= channelBytesMax && IsChannelPart(id) && (!three || IsChannelPart(user))
-}
-
-// IsChannelType reports whether typ can be the type of a channel: a part (see [IsChannelPart])
-// that does not start with "__", which is kept for the gateway's own channels.
-func IsChannelType(typ string) bool {
-	return IsChannelPart(typ) && !strings.HasPrefix(typ, "__")
-}
-
-// IsChannelPart reports whether part can stand between the colons of a channel's name: 1 to 128
-// bytes of [A-Za-z0-9_.@=|+-]. A user's id that is none has no channel of its own.
-func IsChannelPart(part string) bool {
-	if len(part) == 0 || len(part) > partBytesMax {
-		return false
-	}
-	for position := range len(part) {
-		if !isPartByte(part[position]) {
-			return false
-		}
-	}
-	return true
-}
-
-func isPartByte(b byte) bool {
-	switch {
-	case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9':
-		return true
-	default:
-		return strings.IndexByte("_.@=|+-", b) >= 0
-	}
+	_, err := proto.ParseChannel(pattern)
+	return err == nil
 }

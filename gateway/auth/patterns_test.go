@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestPatternsMatch is abuse case F3: nothing matches by accident.
+// TestPatternsMatch: nothing matches by accident.
 func TestPatternsMatch(t *testing.T) {
 	for name, test := range map[string]struct {
 		patterns []string
