@@ -20,6 +20,23 @@ const (
 	Publish
 )
 
+// String is the command's name in JSON.
+func (k CommandKind) String() string {
+	switch k {
+	case Subscribe:
+		return "subscribe"
+	case Unsubscribe:
+		return "unsubscribe"
+	case Ping:
+		return "ping"
+	case Refresh:
+		return "refresh"
+	case Publish:
+		return "publish"
+	}
+	return "unknown"
+}
+
 // RefBytesMax bounds a client's ref, in bytes of raw JSON.
 const RefBytesMax = 64
 
@@ -50,7 +67,7 @@ type CommandError struct {
 	// Message says what was wrong and what is right. It repeats at most 64 bytes of a channel's
 	// name, escaped, and nothing else of the command.
 	Message string
-	// Channel is the bad name where it is short enough to be one, else empty.
+	// Channel is the bad name, not escaped, where it is short enough to be one, else empty.
 	Channel string
 	// Ref is the command's ref where it had a good one.
 	Ref []byte
@@ -155,17 +172,10 @@ func parseKind(raw []byte) (CommandKind, *CommandError) {
 	if !ok {
 		return 0, badCommand(`"type" must be a string that names a command`)
 	}
-	switch name {
-	case "subscribe":
-		return Subscribe, nil
-	case "unsubscribe":
-		return Unsubscribe, nil
-	case "ping":
-		return Ping, nil
-	case "refresh":
-		return Refresh, nil
-	case "publish":
-		return Publish, nil
+	for kind := Subscribe; kind <= Publish; kind++ {
+		if name == kind.String() {
+			return kind, nil
+		}
 	}
 	return 0, &CommandError{
 		Code:    CodeUnknownCommand,

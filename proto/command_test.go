@@ -79,71 +79,76 @@ func TestParseCommandGood(t *testing.T) {
 	}
 }
 
+// subscribeTo is a command with a channel in raw JSON.
+func subscribeTo(channel string) string {
+	return `{"ref":7,"type":"subscribe","channel":` + channel + `}`
+}
+
+// badCommands are refused with at most three channels a command.
+var badCommands = []struct {
+	name, text, code, channel, ref string
+	message                        string // a part of it
+}{
+	{"empty", "", CodeBadRequest, "", "", "ends early at byte 0"},
+	{"not UTF-8", "{\"type\":\"\xff\"}", CodeBadRequest, "", "", "UTF-8; it is not at byte 9"},
+	{"list", `[{"type":"ping"}]`, CodeBadRequest, "", "", "a JSON object was expected at byte 0"},
+	{"string", `"ping"`, CodeBadRequest, "", "", "a JSON object was expected"},
+	{"newlines", strings.Repeat("\n", 1<<16), CodeBadRequest, "", "", "ends early"},
+	{"commas", strings.Repeat(",", 1<<16), CodeBadRequest, "", "", "a JSON object was expected"},
+	{"10,000 commands", strings.Repeat(`{"type":"ping"}`, 10_000), CodeBadRequest, "", "", "something follows the JSON value at byte 15"},
+	{"trailing bytes", `{"type":"ping"}x`, CodeBadRequest, "", "", "something follows"},
+	{"cut", `{"type":"ping"`, CodeBadRequest, "", "", "ends early at byte 14"},
+	{"100,000 deep", `{"type":"ping","x":` + strings.Repeat("[", 100_000), CodeBadRequest, "", "", "deeper than 10,000"},
+	{"raw control character", "{\"type\":\"pi\tng\"}", CodeBadRequest, "", "", "control character"},
+	{"no type", `{"ref":7}`, CodeBadRequest, "", "7", `"type" must be`},
+	{"type is a number", `{"type":1}`, CodeBadRequest, "", "", `"type" must be`},
+	{"last type is null", `{"type":"ping","type":null}`, CodeBadRequest, "", "", `"type" must be`},
+	{"unknown", `{"type":"presence","ref":"r"}`, CodeUnknownCommand, "", `"r"`, "subscribe"},
+	{"server's own word", `{"type":"connected"}`, CodeUnknownCommand, "", "", "subscribe"},
+	{"case of the type", `{"type":"Ping"}`, CodeUnknownCommand, "", "", "subscribe"},
+	{"lone surrogate type", `{"type":"\ud800"}`, CodeUnknownCommand, "", "", "subscribe"},
+	{"ref is an object", `{"type":"ping","ref":{}}`, CodeBadRequest, "", "", `"ref" must be a string or a number`},
+	{"ref is true", `{"type":"ping","ref":true}`, CodeBadRequest, "", "", `"ref" must be`},
+	{"ref too long", `{"type":"ping","ref":"` + strings.Repeat("r", 63) + `"}`, CodeBadRequest, "", "", "64 bytes"},
+	{"no channel", `{"ref":7,"type":"subscribe"}`, CodeBadRequest, "", "7", "missing"},
+	{"channel and channels", `{"type":"subscribe","channel":"a:1","channels":["a:1"]}`, CodeBadRequest, "", "", "exclude"},
+	{"channels is a string", `{"type":"subscribe","channels":"a:1"}`, CodeBadRequest, "", "", "must be a list"},
+	{"channels is empty", `{"type":"unsubscribe","channels":[]}`, CodeBadRequest, "", "", "must not be empty"},
+	{"too many channels", `{"type":"subscribe","ref":7,"channels":["a:1","a:2","a:3","a:4","bad"]}`, CodeTooManySubscriptions, "", "7", "more channels than the 3"},
+	{"bad channel", subscribeTo(`"a b"`), CodeBadChannel, "a b", "7", "byte 1"},
+	{"bad channel in a list", `{"type":"subscribe","channels":["a:1","b"]}`, CodeBadChannel, "b", "", "two or three parts"},
+	{"NUL in a channel", subscribeTo(`"a:\u0000"`), CodeBadChannel, "a:\x00", "7", "byte 2"},
+	{"CR LF in a channel", subscribeTo(`"a:\r\n"`), CodeBadChannel, "a:\r\n", "7", "byte 2"},
+	{"lone surrogate in a channel", subscribeTo(`"a:\ud800"`), CodeBadChannel, "a:\ufffd", "7", "byte 2"},
+	{"reserved channel", subscribeTo(`"__a:1"`), CodeBadChannel, "__a:1", "7", "reserved"},
+	{"glob", subscribeTo(`"a:[x]"`), CodeBadChannel, "a:[x]", "7", "byte 2"},
+	{"empty channel", subscribeTo(`""`), CodeBadChannel, "", "7", "empty"},
+	{"channel of 64 KiB", subscribeTo(`"` + strings.Repeat("a", 1<<16) + `"`), CodeBadChannel, "", "7", "longer than 255"},
+	{"channel is a number", subscribeTo(`1`), CodeBadChannel, "", "7", "a channel must be a string"},
+	{"channel is a list", subscribeTo(`["a:1"]`), CodeBadChannel, "", "7", "a channel must be a string"},
+	{"object without type", subscribeTo(`{"id":"1"}`), CodeBadChannel, "", "7", "the type is missing"},
+	{"object without id", subscribeTo(`{"type":"a"}`), CodeBadChannel, "", "7", "both id and userId are missing"},
+	{"object with a number", subscribeTo(`{"type":"a","id":1}`), CodeBadChannel, "", "7", "of strings"},
+	{"object with an empty user", subscribeTo(`{"type":"a","id":"1","userId":""}`), CodeBadChannel, "", "7", "of strings"},
+	{"object with a colon", subscribeTo(`{"type":"a","id":"1:2"}`), CodeBadChannel, "", "7", "colon"},
+	{"since is a list", `{"type":"subscribe","channel":"a:1","since":["x"]}`, CodeBadRequest, "", "", `"since"`},
+	{"since is true", `{"type":"subscribe","channel":"a:1","since":true}`, CodeBadRequest, "", "", `"since"`},
+	{"since holds an object", `{"type":"subscribe","channel":"a:1","since":{"a:1":{}}}`, CodeBadRequest, "", "", `"since"`},
+	{"since names too many", `{"type":"subscribe","channel":"a:1","since":{"a:1":"1","a:2":"2","a:3":"3","a:4":"4"}}`, CodeBadRequest, "", "", "more channels than the 3"},
+	{"refresh without token", `{"type":"refresh"}`, CodeBadRequest, "", "", `"token"`},
+	{"refresh with an empty token", `{"type":"refresh","token":""}`, CodeBadRequest, "", "", `"token"`},
+	{"refresh with a number", `{"type":"refresh","token":1}`, CodeBadRequest, "", "", `"token"`},
+	{"publish without event", `{"type":"publish","channel":"a:1"}`, CodeBadRequest, "", "", `"event"`},
+	{"publish without channel", `{"type":"publish","event":1}`, CodeBadRequest, "", "", "missing"},
+	{"publish to two channels", `{"type":"publish","channels":["a:1","a:2"],"event":1}`, CodeBadRequest, "", "", "one channel"},
+	{"publish to a wildcard", `{"type":"publish","channel":"a:*","event":1}`, CodeBadChannel, "a:*", "", "wildcard"},
+	{"publish to a bad channel", `{"type":"publish","channel":"a","event":1}`, CodeBadChannel, "a", "", "parts"},
+}
+
 func TestParseCommandRefuses(t *testing.T) {
-	const maxChannels = 3
-	subscribe := func(channel string) string { return `{"ref":7,"type":"subscribe","channel":` + channel + `}` }
-	cases := []struct {
-		name, text, code, channel, ref string
-		message                        string // a part of it
-	}{
-		{"empty", "", CodeBadRequest, "", "", "ends early at byte 0"},
-		{"not UTF-8", "{\"type\":\"\xff\"}", CodeBadRequest, "", "", "UTF-8; it is not at byte 9"},
-		{"list", `[{"type":"ping"}]`, CodeBadRequest, "", "", "a JSON object was expected at byte 0"},
-		{"string", `"ping"`, CodeBadRequest, "", "", "a JSON object was expected"},
-		{"newlines", strings.Repeat("\n", 1<<16), CodeBadRequest, "", "", "ends early"},
-		{"commas", strings.Repeat(",", 1<<16), CodeBadRequest, "", "", "a JSON object was expected"},
-		{"10,000 commands", strings.Repeat(`{"type":"ping"}`, 10_000), CodeBadRequest, "", "", "something follows the JSON value at byte 15"},
-		{"trailing bytes", `{"type":"ping"}x`, CodeBadRequest, "", "", "something follows"},
-		{"cut", `{"type":"ping"`, CodeBadRequest, "", "", "ends early at byte 14"},
-		{"100,000 deep", `{"type":"ping","x":` + strings.Repeat("[", 100_000), CodeBadRequest, "", "", "deeper than 10,000"},
-		{"raw control character", "{\"type\":\"pi\tng\"}", CodeBadRequest, "", "", "control character"},
-		{"no type", `{"ref":7}`, CodeBadRequest, "", "7", `"type" must be`},
-		{"type is a number", `{"type":1}`, CodeBadRequest, "", "", `"type" must be`},
-		{"last type is null", `{"type":"ping","type":null}`, CodeBadRequest, "", "", `"type" must be`},
-		{"unknown", `{"type":"presence","ref":"r"}`, CodeUnknownCommand, "", `"r"`, "subscribe"},
-		{"server's own word", `{"type":"connected"}`, CodeUnknownCommand, "", "", "subscribe"},
-		{"case of the type", `{"type":"Ping"}`, CodeUnknownCommand, "", "", "subscribe"},
-		{"lone surrogate type", `{"type":"\ud800"}`, CodeUnknownCommand, "", "", "subscribe"},
-		{"ref is an object", `{"type":"ping","ref":{}}`, CodeBadRequest, "", "", `"ref" must be a string or a number`},
-		{"ref is true", `{"type":"ping","ref":true}`, CodeBadRequest, "", "", `"ref" must be`},
-		{"ref too long", `{"type":"ping","ref":"` + strings.Repeat("r", 63) + `"}`, CodeBadRequest, "", "", "64 bytes"},
-		{"no channel", `{"ref":7,"type":"subscribe"}`, CodeBadRequest, "", "7", "missing"},
-		{"channel and channels", `{"type":"subscribe","channel":"a:1","channels":["a:1"]}`, CodeBadRequest, "", "", "exclude"},
-		{"channels is a string", `{"type":"subscribe","channels":"a:1"}`, CodeBadRequest, "", "", "must be a list"},
-		{"channels is empty", `{"type":"unsubscribe","channels":[]}`, CodeBadRequest, "", "", "must not be empty"},
-		{"too many channels", `{"type":"subscribe","ref":7,"channels":["a:1","a:2","a:3","a:4","bad"]}`, CodeTooManySubscriptions, "", "7", "more channels than the 3"},
-		{"bad channel", subscribe(`"a b"`), CodeBadChannel, "a b", "7", "byte 1"},
-		{"bad channel in a list", `{"type":"subscribe","channels":["a:1","b"]}`, CodeBadChannel, "b", "", "two or three parts"},
-		{"NUL in a channel", subscribe(`"a:\u0000"`), CodeBadChannel, "a:\x00", "7", "byte 2"},
-		{"CR LF in a channel", subscribe(`"a:\r\n"`), CodeBadChannel, "a:\r\n", "7", "byte 2"},
-		{"lone surrogate in a channel", subscribe(`"a:\ud800"`), CodeBadChannel, "a:\ufffd", "7", "byte 2"},
-		{"reserved channel", subscribe(`"__a:1"`), CodeBadChannel, "__a:1", "7", "reserved"},
-		{"glob", subscribe(`"a:[x]"`), CodeBadChannel, "a:[x]", "7", "byte 2"},
-		{"empty channel", subscribe(`""`), CodeBadChannel, "", "7", "empty"},
-		{"channel of 64 KiB", subscribe(`"` + strings.Repeat("a", 1<<16) + `"`), CodeBadChannel, "", "7", "longer than 255"},
-		{"channel is a number", subscribe(`1`), CodeBadChannel, "", "7", "a channel must be a string"},
-		{"channel is a list", subscribe(`["a:1"]`), CodeBadChannel, "", "7", "a channel must be a string"},
-		{"object without type", subscribe(`{"id":"1"}`), CodeBadChannel, "", "7", "the type is missing"},
-		{"object without id", subscribe(`{"type":"a"}`), CodeBadChannel, "", "7", "both id and userId are missing"},
-		{"object with a number", subscribe(`{"type":"a","id":1}`), CodeBadChannel, "", "7", "of strings"},
-		{"object with an empty user", subscribe(`{"type":"a","id":"1","userId":""}`), CodeBadChannel, "", "7", "of strings"},
-		{"object with a colon", subscribe(`{"type":"a","id":"1:2"}`), CodeBadChannel, "", "7", "colon"},
-		{"since is a list", `{"type":"subscribe","channel":"a:1","since":["x"]}`, CodeBadRequest, "", "", `"since"`},
-		{"since is true", `{"type":"subscribe","channel":"a:1","since":true}`, CodeBadRequest, "", "", `"since"`},
-		{"since holds an object", `{"type":"subscribe","channel":"a:1","since":{"a:1":{}}}`, CodeBadRequest, "", "", `"since"`},
-		{"since names too many", `{"type":"subscribe","channel":"a:1","since":{"a:1":"1","a:2":"2","a:3":"3","a:4":"4"}}`, CodeBadRequest, "", "", "more channels than the 3"},
-		{"refresh without token", `{"type":"refresh"}`, CodeBadRequest, "", "", `"token"`},
-		{"refresh with an empty token", `{"type":"refresh","token":""}`, CodeBadRequest, "", "", `"token"`},
-		{"refresh with a number", `{"type":"refresh","token":1}`, CodeBadRequest, "", "", `"token"`},
-		{"publish without event", `{"type":"publish","channel":"a:1"}`, CodeBadRequest, "", "", `"event"`},
-		{"publish without channel", `{"type":"publish","event":1}`, CodeBadRequest, "", "", "missing"},
-		{"publish to two channels", `{"type":"publish","channels":["a:1","a:2"],"event":1}`, CodeBadRequest, "", "", "one channel"},
-		{"publish to a wildcard", `{"type":"publish","channel":"a:*","event":1}`, CodeBadChannel, "a:*", "", "wildcard"},
-		{"publish to a bad channel", `{"type":"publish","channel":"a","event":1}`, CodeBadChannel, "a", "", "parts"},
-	}
-	for _, c := range cases {
+	for _, c := range badCommands {
 		t.Run(c.name, func(t *testing.T) {
-			command, failure := ParseCommand([]byte(c.text), maxChannels)
+			command, failure := ParseCommand([]byte(c.text), 3)
 			if failure == nil {
 				t.Fatalf("taken: %+v", seen(command))
 			}
@@ -173,6 +178,14 @@ func checkRefusal(t *testing.T, failure *CommandError) {
 	answer := AppendError(nil, failure.Code, failure.Message, failure.Channel, failure.Ref)
 	if !json.Valid(answer) || !utf8.Valid(answer) {
 		t.Errorf("%q is not JSON", answer)
+	}
+}
+
+func TestCommandKindString(t *testing.T) {
+	for kind, want := range []string{"unknown", "subscribe", "unsubscribe", "ping", "refresh", "publish", "unknown"} {
+		if got := CommandKind(kind).String(); got != want {
+			t.Errorf("%d: %q, want %q", kind, got, want)
+		}
 	}
 }
 
@@ -222,7 +235,7 @@ func FuzzCommand(f *testing.F) {
 			t.Fatal(err)
 		}
 		var typ string
-		if err := json.Unmarshal(members["type"], &typ); err != nil || commandNames[command.Kind] != typ {
+		if err := json.Unmarshal(members["type"], &typ); err != nil || command.Kind.String() != typ {
 			t.Fatalf("%q: kind %d", text, command.Kind)
 		}
 		if len(command.Ref) > 0 && string(command.Ref) != string(members["ref"]) {
@@ -240,8 +253,4 @@ func FuzzCommand(f *testing.F) {
 			}
 		}
 	})
-}
-
-var commandNames = map[CommandKind]string{
-	Subscribe: "subscribe", Unsubscribe: "unsubscribe", Ping: "ping", Refresh: "refresh", Publish: "publish",
 }

@@ -108,75 +108,79 @@ func length64Header(length uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{bitFinal | byte(OpBinary), bitMasked | length64}, length)
 }
 
+// maxBytesOfBad is the limit that badStreams are read with.
+const maxBytesOfBad = 1 << 16
+
+// badStreams break RFC 6455, or a limit of 64 KiB a message, at a known byte.
+var badStreams = []struct {
+	name   string
+	stream []byte
+	want   *ProtocolError
+	early  int // bytes of stream after which the error must have come
+}{
+	{"5.1 unmasked", AppendFrame(nil, OpText, []byte("Hello")), errUnmasked, 2},
+	{"5.2 RSV1", []byte{0xC1, 0x80}, errReservedBits, 2},
+	{"5.2 RSV2", []byte{0xA1, 0x80}, errReservedBits, 2},
+	{"5.2 RSV3", []byte{0x91, 0x80}, errReservedBits, 2},
+	{"5.2 RSV on a ping", []byte{0xC9, 0x80}, errReservedBits, 2},
+	{"5.2 opcode 3", []byte{0x83, 0x80}, errReservedOpcode, 2},
+	{"5.2 opcode 7", []byte{0x87, 0x80}, errReservedOpcode, 2},
+	{"5.2 opcode B", []byte{0x8B, 0x80}, errReservedOpcode, 2},
+	{"5.2 opcode F", []byte{0x8F, 0x80}, errReservedOpcode, 2},
+	{"5.2 length 125 in 16 bits", []byte{0x82, 0xFE, 0, 125}, errLengthForm, 4},
+	{"5.2 length 65535 in 64 bits", length64Header(65535), errLengthForm, 10},
+	{"5.2 length with the top bit", length64Header(1 << 63), errLengthSign, 10},
+	{"5.2 length of all bits", length64Header(1<<64 - 1), errLengthSign, 10},
+	{"10.4 length 2^63-1", length64Header(1<<63 - 1), errTooBig, 10},
+	{"10.4 length 2^62", length64Header(1 << 62), errTooBig, 10},
+	{"10.4 length 2^46", length64Header(1 << 46), errTooBig, 10},
+	{"10.4 one over the limit", length64Header(maxBytesOfBad + 1), errTooBig, 10},
+	{"10.4 the sum one over the limit", append(part(false, OpBinary, strings.Repeat("x", maxBytesOfBad)), 0x80, 0x81), errTooBig, 10 + 4 + maxBytesOfBad + 2},
+	{"5.4 stray continuation", part(true, OpContinuation, "x"), errStray, 2},
+	{"5.4 stray continuation, not final", part(false, OpContinuation, "x"), errStray, 2},
+	{"5.4 text inside a message", append(part(false, OpText, "a"), part(true, OpText, "b")...), errInsideMessage, 9},
+	{"5.4 binary inside a message", append(part(false, OpText, "a"), part(false, OpBinary, "b")...), errInsideMessage, 9},
+	{"5.5 fragmented ping", part(false, OpPing, ""), errControlFragment, 2},
+	{"5.5 fragmented close", part(false, OpClose, "\x03\xe8"), errControlFragment, 2},
+	{"5.5 ping of 126 bytes", []byte{0x89, 0xFE, 0, 126}, errControlLong, 2},
+	{"5.5 close in 64 bits of length", []byte{0x88, 0xFF}, errControlLong, 2},
+	{"5.5.1 close of one byte", part(true, OpClose, "\x03"), errCloseBody, 2},
+	{"5.5.1 close reason not UTF-8", part(true, OpClose, "\x03\xe8\xff"), errCloseReason, 9},
+	{"5.5.1 close reason cut", part(true, OpClose, "\x03\xe8\xe2\x82"), errCloseReason, 10},
+	{"7.4 close code 999", part(true, OpClose, "\x03\xe7"), errCloseCode, 8},
+	{"7.4.1 close code 1005", part(true, OpClose, "\x03\xed"), errCloseCode, 8},
+	{"8.1 text not UTF-8", part(true, OpText, "a\xffbbbbbbbb"), errText, 8},
+	{"8.1 overlong", part(true, OpText, "\xc0\x80bbbbbbbb"), errText, 7},
+	{"8.1 overlong of three", part(true, OpText, "\xe0\x80bbbbbbbb"), errText, 8},
+	{"8.1 surrogate", part(true, OpText, "\xed\xa0bbbbbbbb"), errText, 8},
+	{"8.1 above U+10FFFF", part(true, OpText, "\xf4\x90bbbbbbbb"), errText, 8},
+	{"8.1 byte F5", part(true, OpText, "\xf5bbbbbbbb"), errText, 7},
+	{"8.1 continuation byte alone", part(true, OpText, "\x80bbbbbbbb"), errText, 7},
+	{"8.1 character cut by the end", part(true, OpText, "\xe2\x82"), errText, 8},
+	{"8.1 character cut by the end of fragments", append(part(false, OpText, "\xe2"), part(true, OpContinuation, "\x82")...), errText, 14},
+	{"8.1 character broken across fragments", append(part(false, OpText, "\xe2\x82"), part(true, OpContinuation, "xxxxx")...), errText, 15},
+}
+
 func TestReadRefuses(t *testing.T) {
-	const maxBytes = 1 << 16
-	cases := []struct {
-		name   string
-		stream []byte
-		want   *ProtocolError
-		early  int // bytes of stream after which the error must have come
-	}{
-		{"5.1 unmasked", AppendFrame(nil, OpText, []byte("Hello")), errUnmasked, 2},
-		{"5.2 RSV1", []byte{0xC1, 0x80}, errReservedBits, 2},
-		{"5.2 RSV2", []byte{0xA1, 0x80}, errReservedBits, 2},
-		{"5.2 RSV3", []byte{0x91, 0x80}, errReservedBits, 2},
-		{"5.2 RSV on a ping", []byte{0xC9, 0x80}, errReservedBits, 2},
-		{"5.2 opcode 3", []byte{0x83, 0x80}, errReservedOpcode, 2},
-		{"5.2 opcode 7", []byte{0x87, 0x80}, errReservedOpcode, 2},
-		{"5.2 opcode B", []byte{0x8B, 0x80}, errReservedOpcode, 2},
-		{"5.2 opcode F", []byte{0x8F, 0x80}, errReservedOpcode, 2},
-		{"5.2 length 125 in 16 bits", []byte{0x82, 0xFE, 0, 125}, errLengthForm, 4},
-		{"5.2 length 65535 in 64 bits", length64Header(65535), errLengthForm, 10},
-		{"5.2 length with the top bit", length64Header(1 << 63), errLengthSign, 10},
-		{"5.2 length of all bits", length64Header(1<<64 - 1), errLengthSign, 10},
-		{"10.4 length 2^63-1", length64Header(1<<63 - 1), errTooBig, 10},
-		{"10.4 length 2^62", length64Header(1 << 62), errTooBig, 10},
-		{"10.4 length 2^46", length64Header(1 << 46), errTooBig, 10},
-		{"10.4 one over the limit", length64Header(maxBytes + 1), errTooBig, 10},
-		{"10.4 the sum one over the limit", append(part(false, OpBinary, strings.Repeat("x", maxBytes)), 0x80, 0x81), errTooBig, 10 + 4 + maxBytes + 2},
-		{"5.4 stray continuation", part(true, OpContinuation, "x"), errStray, 2},
-		{"5.4 stray continuation, not final", part(false, OpContinuation, "x"), errStray, 2},
-		{"5.4 text inside a message", append(part(false, OpText, "a"), part(true, OpText, "b")...), errInsideMessage, 9},
-		{"5.4 binary inside a message", append(part(false, OpText, "a"), part(false, OpBinary, "b")...), errInsideMessage, 9},
-		{"5.5 fragmented ping", part(false, OpPing, ""), errControlFragment, 2},
-		{"5.5 fragmented close", part(false, OpClose, "\x03\xe8"), errControlFragment, 2},
-		{"5.5 ping of 126 bytes", []byte{0x89, 0xFE, 0, 126}, errControlLong, 2},
-		{"5.5 close in 64 bits of length", []byte{0x88, 0xFF}, errControlLong, 2},
-		{"5.5.1 close of one byte", part(true, OpClose, "\x03"), errCloseBody, 2},
-		{"5.5.1 close reason not UTF-8", part(true, OpClose, "\x03\xe8\xff"), errCloseReason, 9},
-		{"5.5.1 close reason cut", part(true, OpClose, "\x03\xe8\xe2\x82"), errCloseReason, 10},
-		{"7.4 close code 999", part(true, OpClose, "\x03\xe7"), errCloseCode, 8},
-		{"7.4.1 close code 1005", part(true, OpClose, "\x03\xed"), errCloseCode, 8},
-		{"8.1 text not UTF-8", part(true, OpText, "a\xffbbbbbbbb"), errText, 8},
-		{"8.1 overlong", part(true, OpText, "\xc0\x80bbbbbbbb"), errText, 7},
-		{"8.1 overlong of three", part(true, OpText, "\xe0\x80bbbbbbbb"), errText, 8},
-		{"8.1 surrogate", part(true, OpText, "\xed\xa0bbbbbbbb"), errText, 8},
-		{"8.1 above U+10FFFF", part(true, OpText, "\xf4\x90bbbbbbbb"), errText, 8},
-		{"8.1 byte F5", part(true, OpText, "\xf5bbbbbbbb"), errText, 7},
-		{"8.1 continuation byte alone", part(true, OpText, "\x80bbbbbbbb"), errText, 7},
-		{"8.1 character cut by the end", part(true, OpText, "\xe2\x82"), errText, 8},
-		{"8.1 character cut by the end of fragments", append(part(false, OpText, "\xe2"), part(true, OpContinuation, "\x82")...), errText, 14},
-		{"8.1 character broken across fragments", append(part(false, OpText, "\xe2\x82"), part(true, OpContinuation, "xxxxx")...), errText, 15},
-	}
-	for _, c := range cases {
+	for _, c := range badStreams {
 		t.Run(c.name, func(t *testing.T) {
 			for name, cut := range map[string]func(int) int{"at once": atOnce, "byte by byte": byteWise} {
 				for _, stream := range [][]byte{c.stream, append(bytes.Clone(c.stream), part(true, OpText, "behind")...)} {
 					var r MessageReader
-					messages, err := readAll(&r, stream, maxBytes, cut)
+					messages, err := readAll(&r, stream, maxBytesOfBad, cut)
 					if !errors.Is(err, c.want) || len(messages) > 0 {
 						t.Fatalf("%s: %v, %v", name, messages, err)
 					}
-					if m, rest, again := r.Next(part(true, OpText, "x"), maxBytes); !errors.Is(again, c.want) || m.Op != 0 || rest != nil || r.Idle() {
+					if m, rest, again := r.Next(part(true, OpText, "x"), maxBytesOfBad); !errors.Is(again, c.want) || m.Op != 0 || rest != nil || r.Idle() {
 						t.Errorf("%s: afterwards %v, %v", name, m, again)
 					}
 				}
 			}
 			var r MessageReader
-			if _, err := readAll(&r, c.stream[:c.early-1], maxBytes, byteWise); err != nil {
+			if _, err := readAll(&r, c.stream[:c.early-1], maxBytesOfBad, byteWise); err != nil {
 				t.Errorf("after %d bytes already: %v", c.early-1, err)
 			}
-			if _, err := readAll(&r, c.stream[c.early-1:c.early], maxBytes, byteWise); !errors.Is(err, c.want) {
+			if _, err := readAll(&r, c.stream[c.early-1:c.early], maxBytesOfBad, byteWise); !errors.Is(err, c.want) {
 				t.Errorf("after %d bytes: %v", c.early, err)
 			}
 		})

@@ -60,18 +60,9 @@ func reference(stream []byte, maxBytes int) (messages []heard, code CloseCode) {
 			if !whole {
 				return messages, 0
 			}
-			m := heard{Op: Opcode(header.OpCode), Data: string(payload)}
-			if header.OpCode == ws.OpClose {
-				m.Code, m.Data = CloseNoStatus, ""
-				if len(payload) >= 2 {
-					m.Code, m.Data = CloseCode(binary.BigEndian.Uint16(payload)), string(payload[2:])
-					if !closeCodes(int(m.Code)) {
-						return messages, 1002
-					}
-				}
-				if !utf8.ValidString(m.Data) {
-					return messages, 1007
-				}
+			m, code := referenceControl(header.OpCode, payload)
+			if code != 0 {
+				return messages, code
 			}
 			messages = append(messages, m)
 			continue
@@ -92,6 +83,25 @@ func reference(stream []byte, maxBytes int) (messages []heard, code CloseCode) {
 			message, opcode = nil, 0
 		}
 	}
+}
+
+// referenceControl makes a message of a control frame, or returns the code to close with.
+func referenceControl(opcode ws.OpCode, payload []byte) (m heard, code CloseCode) {
+	m = heard{Op: Opcode(opcode), Data: string(payload)}
+	if opcode != ws.OpClose {
+		return m, 0
+	}
+	m.Code, m.Data = CloseNoStatus, ""
+	if len(payload) >= 2 {
+		m.Code, m.Data = CloseCode(binary.BigEndian.Uint16(payload)), string(payload[2:])
+		if !closeCodes(int(m.Code)) {
+			return m, 1002
+		}
+	}
+	if !utf8.ValidString(m.Data) {
+		return m, 1007
+	}
+	return m, 0
 }
 
 // plausible reports whether text is UTF-8, or, if more may come, the start of it.
