@@ -26,19 +26,25 @@ type directory struct {
 
 type stripe struct {
 	mutex   sync.Mutex
-	entries map[string]*interest
+	names   index
+	entries []interest // 0 is none
+	free    uint32
 }
 
 // interest is what is known of one channel that somebody wants.
 type interest struct {
+	name      string
 	loops     uint64 // who wants it, a bit each
+	next      uint32 // free list
 	confirmed bool
 }
 
 func newDirectory(source Source, kindOf func(string) broker.Kind) *directory {
 	d := &directory{seed: maphash.MakeSeed(), source: source, kindOf: kindOf}
 	for i := range d.stripes {
-		d.stripes[i].entries = make(map[string]*interest)
+		s := &d.stripes[i]
+		s.entries = make([]interest, 1)
+		s.names = newIndex(func(entry uint32) string { return s.entries[entry].name })
 	}
 	return d
 }
@@ -55,14 +61,14 @@ func (d *directory) subscription(channel string) broker.Subscription {
 }
 
 // want adds loop to those that want channel and reports whether the broker has it confirmed.
+// channel is kept.
 func (d *directory) want(channel string, loop int) (confirmed bool) {
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	entry := s.entries[channel]
+	entry := s.find(channel)
 	if entry == nil {
-		entry = &interest{}
-		s.entries[channel] = entry
+		entry = s.add(channel)
 		if isWildcard(channel) {
 			d.wildcards.Add(1)
 		}
@@ -77,13 +83,13 @@ func (d *directory) unwant(channel string, loop int) {
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	entry := s.entries[channel]
+	entry := s.find(channel)
 	if entry == nil {
 		return
 	}
 	entry.loops &^= 1 << loop
 	if entry.loops == 0 {
-		delete(s.entries, channel)
+		s.remove(channel)
 		if isWildcard(channel) {
 			d.wildcards.Add(-1)
 		}
@@ -91,12 +97,39 @@ func (d *directory) unwant(channel string, loop int) {
 	}
 }
 
+func (s *stripe) find(channel string) *interest {
+	if number := s.names.find(channel); number != 0 {
+		return &s.entries[number]
+	}
+	return nil
+}
+
+func (s *stripe) add(channel string) *interest {
+	number := s.free
+	if number != 0 {
+		s.free = s.entries[number].next
+	} else {
+		number = uint32(len(s.entries))
+		s.entries = append(s.entries, interest{})
+	}
+	s.entries[number] = interest{name: channel}
+	s.names.add(number)
+	return &s.entries[number]
+}
+
+func (s *stripe) remove(channel string) {
+	number := s.names.find(channel)
+	s.names.remove(channel)
+	s.entries[number] = interest{next: s.free}
+	s.free = number
+}
+
 // wanting gives the loops that want channel, a bit each.
 func (d *directory) wanting(channel string) uint64 {
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if entry := s.entries[channel]; entry != nil {
+	if entry := s.find(channel); entry != nil {
 		return entry.loops
 	}
 	return 0
@@ -108,7 +141,7 @@ func (d *directory) setConfirmed(channel string, confirmed bool, tell func(loop 
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	entry := s.entries[channel]
+	entry := s.find(channel)
 	if entry == nil {
 		return
 	}
@@ -123,7 +156,7 @@ func (d *directory) count() (channels int) {
 	for i := range d.stripes {
 		s := &d.stripes[i]
 		s.mutex.Lock()
-		channels += len(s.entries)
+		channels += s.names.count
 		s.mutex.Unlock()
 	}
 	return channels

@@ -46,7 +46,7 @@ func (s *Shard) Drained(slot netio.Slot) {
 	m := s.members.At(uint32(slot))
 	m.flags &^= memberLagging
 	for index, after := range l.after {
-		c := &s.channels[index]
+		c := s.channels.At(index)
 		gap := proto.AppendGap(nil, c.name.Name(), s.eventID(c, after), proto.GapSlow)
 		s.loop.SendBytes(slot, proto.AppendMessage(nil, m.form, "gap", gap))
 		s.counters.Gaps[proto.GapSlow]++

@@ -19,9 +19,10 @@ type Shard struct {
 	freeBlock uint32
 	highBlock uint32
 
-	channels    []channel // 0 is none
+	channels    netio.Slab[channel]
 	freeChannel uint32
-	names       map[string]uint32
+	highChannel uint32
+	names       index
 	wildcards   map[string]uint32 // by type: the channel "type:*"
 
 	walks      walkQueue
@@ -62,7 +63,7 @@ const (
 // subscription is a place in a channel.
 type subscription struct {
 	channel  uint32 // 0: none
-	position uint32 // in channel.members, or with askedBit in channelAsk.slots
+	position uint32 // in the channel; with askedBit, among those who wait
 }
 
 const askedBit = 1 << 31
@@ -73,34 +74,16 @@ type block struct {
 	next          uint32
 }
 
-// channel is what a shard knows of a channel that one of its streams wants.
-type channel struct {
-	name      proto.Channel
-	members   []netio.Slot // confirmed; 0 is a hole
-	ask       *channelAsk  // nil: nobody waits for the broker
-	holes     []uint32     // positions of members that are 0
-	last      uint64       // order of the last event that began its walk
-	walks     uint32       // walks that still have to pass over members
-	confirmed bool
-	next      uint32 // free list
-}
-
-// channelAsk is who waits for the broker to confirm a channel.
-type channelAsk struct {
-	slots []netio.Slot // 0: left while waiting
-	live  int
-}
-
 func newShard(h *Hub, index int) *Shard {
 	s := &Shard{
 		hub: h, index: index,
 		stepsMax: walkStepsMax, expressMax: expressMax,
-		channels:  make([]channel, 1),
-		names:     make(map[string]uint32),
 		wildcards: make(map[string]uint32),
 		lags:      make(map[netio.Slot]*lag),
 	}
 	s.blocks.Grow(0)
+	s.channels.Grow(0)
+	s.names = newIndex(func(entry uint32) string { return s.channels.At(entry).name.Name() })
 	return s
 }
 
@@ -164,8 +147,8 @@ const (
 // Subscribe makes the stream hear a channel.
 func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel) Outcome {
 	m := s.members.At(uint32(slot))
-	index, known := s.names[name.Name()]
-	if known {
+	index := s.names.find(name.Name())
+	if index != 0 {
 		if sub := s.find(m, index); sub != nil {
 			if sub.position&askedBit != 0 {
 				return AlreadyAsk
@@ -176,29 +159,23 @@ func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel) Outcome {
 	if limit := s.hub.options.MaxSubscriptions; limit > 0 && int(m.count) >= limit || m.count == 1<<16-1 {
 		return TooMany
 	}
-	if !known {
+	if index == 0 {
 		index = s.addChannel(name)
 	}
-	c := &s.channels[index]
+	c := s.channels.At(index)
 	if c.confirmed {
-		s.add(m, subscription{channel: index, position: uint32(len(c.members))})
-		c.members = append(c.members, slot)
+		s.add(m, subscription{channel: index, position: c.add(slot)})
 		return Confirmed
 	}
-	if c.ask == nil {
-		c.ask = &channelAsk{}
-	}
-	s.add(m, subscription{channel: index, position: uint32(len(c.ask.slots)) | askedBit})
-	c.ask.slots = append(c.ask.slots, slot)
-	c.ask.live++
+	s.add(m, subscription{channel: index, position: c.ask(slot) | askedBit})
 	return Asked
 }
 
 // Unsubscribe ends a subscription and reports whether there was one. No event of the channel is
 // queued for the stream after it.
 func (s *Shard) Unsubscribe(slot netio.Slot, name proto.Channel) bool {
-	index, known := s.names[name.Name()]
-	if !known {
+	index := s.names.find(name.Name())
+	if index == 0 {
 		return false
 	}
 	m := s.members.At(uint32(slot))
@@ -216,7 +193,7 @@ func (s *Shard) Unsubscribe(slot netio.Slot, name proto.Channel) bool {
 // says false.
 func (s *Shard) Channels(slot netio.Slot, yield func(name proto.Channel, confirmed bool) bool) {
 	s.each(s.members.At(uint32(slot)), func(sub *subscription) bool {
-		return yield(s.channels[sub.channel].name, sub.position&askedBit == 0)
+		return yield(s.channels.At(sub.channel).name, sub.position&askedBit == 0)
 	})
 }
 
@@ -275,77 +252,13 @@ func (s *Shard) add(m *member, sub subscription) {
 
 // withdraw takes a subscription out of its channel and clears it.
 func (s *Shard) withdraw(sub *subscription) {
-	index, position := sub.channel, sub.position
-	c := &s.channels[index]
+	index := sub.channel
+	c := s.channels.At(index)
+	c.leave(sub.position)
 	*sub = subscription{}
 	s.counters.Subscriptions--
-	if position&askedBit != 0 {
-		c.ask.slots[position&^askedBit] = 0
-		c.ask.live--
-		if c.ask.live == 0 {
-			c.ask = nil
-		}
-	} else {
-		c.members[position] = 0
-		c.holes = append(c.holes, position)
-		s.closeHoles(c, index)
-	}
+	s.closeHoles(c, index)
 	s.freeIfUnwanted(index)
-}
-
-// closeHoles moves members from the end into holes, once no walk counts on their places.
-func (s *Shard) closeHoles(c *channel, index uint32) {
-	if c.walks > 0 {
-		return
-	}
-	for _, hole := range c.holes {
-		last := len(c.members) - 1
-		for last >= 0 && c.members[last] == 0 {
-			last--
-		}
-		c.members = c.members[:last+1]
-		if int(hole) >= len(c.members) {
-			continue
-		}
-		slot := c.members[last]
-		c.members[hole], c.members = slot, c.members[:last]
-		s.find(s.members.At(uint32(slot)), index).position = hole
-	}
-	c.holes = c.holes[:0]
-}
-
-func (s *Shard) addChannel(name proto.Channel) uint32 {
-	index := s.freeChannel
-	if index != 0 {
-		s.freeChannel = s.channels[index].next
-	} else {
-		index = uint32(len(s.channels))
-		s.channels = append(s.channels, channel{})
-	}
-	s.channels[index] = channel{name: name, confirmed: s.hub.directory.want(name.Name(), s.index)}
-	s.names[name.Name()] = index
-	if name.Wildcard() {
-		s.wildcards[name.Type()] = index
-	}
-	s.counters.Channels++
-	return index
-}
-
-// freeIfUnwanted lets go of a channel that no member, nobody waiting and no walk needs.
-func (s *Shard) freeIfUnwanted(index uint32) {
-	c := &s.channels[index]
-	if len(c.members) > len(c.holes) || c.ask != nil || c.walks > 0 {
-		return
-	}
-	name := c.name
-	delete(s.names, name.Name())
-	if name.Wildcard() {
-		delete(s.wildcards, name.Type())
-	}
-	*c = channel{next: s.freeChannel}
-	s.freeChannel = index
-	s.counters.Channels--
-	s.hub.directory.unwant(name.Name(), s.index)
 }
 
 // Add adds the counts of another shard.

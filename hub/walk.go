@@ -85,13 +85,13 @@ func (s *Shard) Work() (more bool) {
 
 func (s *Shard) publish(p *publication) {
 	name := p.event.Channel()
-	w := walk{event: p.event, born: p.born, exact: s.names[name.Name()]}
-	if c := &s.channels[w.exact]; w.exact != 0 {
+	w := walk{event: p.event, born: p.born, exact: s.names.find(name.Name())}
+	if c := s.channels.At(w.exact); w.exact != 0 {
 		w.exactAfter, c.last = c.last, p.order
 	}
 	if len(s.wildcards) > 0 {
 		w.wildcard = s.wildcards[name.Type()]
-		if c := &s.channels[w.wildcard]; w.wildcard != 0 {
+		if c := s.channels.At(w.wildcard); w.wildcard != 0 {
 			w.wildcardAfter, c.last = c.last, p.order
 		}
 	}
@@ -105,8 +105,8 @@ func (s *Shard) begin(w walk) {
 		end     *uint32
 	}{{w.exact, &w.exactEnd}, {w.wildcard, &w.wildcardEnd}} {
 		if part.channel != 0 {
-			c := &s.channels[part.channel]
-			*part.end = uint32(len(c.members))
+			c := s.channels.At(part.channel)
+			*part.end = c.positions()
 			c.walks++
 		}
 	}
@@ -132,7 +132,7 @@ func (s *Shard) step(w *walk, budget int) (visited int) {
 		if position >= w.exactEnd {
 			channel, position = w.wildcard, position-w.exactEnd
 		}
-		slot := s.channels[channel].members[position]
+		slot := s.channels.At(channel).at(position)
 		if slot == 0 {
 			continue
 		}
@@ -150,7 +150,7 @@ func (s *Shard) step(w *walk, budget int) (visited int) {
 // visit brings w to one member.
 func (s *Shard) visit(w *walk, slot netio.Slot, channel uint32) {
 	if w.event == nil && w.gap == nil {
-		s.hub.options.Events.Subscribed(s, slot, s.channels[channel].name)
+		s.hub.options.Events.Subscribed(s, slot, s.channels.At(channel).name)
 		return
 	}
 	m := s.members.At(uint32(slot))
@@ -197,22 +197,20 @@ func (s *Shard) finish(w *walk) {
 		if index == 0 {
 			continue
 		}
-		c := &s.channels[index]
+		c := s.channels.At(index)
 		c.walks--
-		if len(c.holes) > 0 {
-			s.closeHoles(c, index)
-		}
+		s.closeHoles(c, index)
 		s.freeIfUnwanted(index)
 	}
 }
 
 // changeInterest takes note of what the broker says of a channel.
 func (s *Shard) changeInterest(change *interestChange) {
-	index, known := s.names[change.channel]
-	if !known {
+	index := s.names.find(change.channel)
+	if index == 0 {
 		return
 	}
-	c := &s.channels[index]
+	c := s.channels.At(index)
 	c.confirmed = change.confirmed
 	if !change.confirmed {
 		return
@@ -220,27 +218,26 @@ func (s *Shard) changeInterest(change *interestChange) {
 	if change.lost {
 		s.gap(index, proto.GapBroker)
 	}
-	if c.ask == nil {
+	asked := c.takeAsked()
+	if len(asked) == 0 {
 		return
 	}
 	// Everybody who waited is a member from here on, so that the next event's walk includes
 	// them; the walk that tells them so comes before it.
-	first := uint32(len(c.members))
-	for _, slot := range c.ask.slots {
+	first := c.positions()
+	for _, slot := range asked {
 		if slot != 0 {
-			s.find(s.members.At(uint32(slot)), index).position = uint32(len(c.members))
-			c.members = append(c.members, slot)
+			s.find(s.members.At(uint32(slot)), index).position = c.add(slot)
 		}
 	}
-	c.ask = nil
 	c.walks++
-	s.walks.push(walk{exact: index, next: first, exactEnd: uint32(len(c.members)), lane: netio.Bulk})
+	s.walks.push(walk{exact: index, next: first, exactEnd: c.positions(), lane: netio.Bulk})
 }
 
 // gap tells every member of a channel that it may have missed something.
 func (s *Shard) gap(index uint32, reason proto.GapReason) {
-	c := &s.channels[index]
-	if len(c.members) == len(c.holes) {
+	c := s.channels.At(index)
+	if c.members() == 0 {
 		return
 	}
 	gap := proto.AppendGap(nil, c.name.Name(), s.eventID(c, c.last), reason)
@@ -249,7 +246,7 @@ func (s *Shard) gap(index uint32, reason proto.GapReason) {
 
 // gapEverywhere follows mail that could not be delivered to this loop.
 func (s *Shard) gapEverywhere() {
-	for _, index := range s.names {
+	for index := uint32(1); index <= s.highChannel; index++ {
 		s.gap(index, proto.GapSlow)
 	}
 }
