@@ -333,7 +333,7 @@ func ticks(d time.Duration) netio.Tick { return netio.Tick(d / netio.TickLength)
 func (s *sessions) timer(slot netio.Slot) {
 	one := s.at(slot)
 	now := s.loop.Tick()
-	if one.expires != 0 && now >= one.expires {
+	if one.expires != 0 && now >= one.expires || s.keyIsGone(one) {
 		s.expire(slot, one)
 		return
 	}
@@ -353,10 +353,16 @@ func (s *sessions) timer(slot netio.Slot) {
 	}
 }
 
+// keyIsGone reports whether the key that verified the session's token has been rotated out.
+func (s *sessions) keyIsGone(one *session) bool {
+	who := s.who(one)
+	return s.gateway.verifier != nil && !who.Anonymous && !s.gateway.verifier.Trusted(who)
+}
+
 // expire ends a stream whose token is no longer good, or that is old enough.
 func (s *sessions) expire(slot netio.Slot, one *session) {
 	switch {
-	case one.flags&sessionAged != 0:
+	case one.flags&sessionAged != 0 && !s.keyIsGone(one):
 		s.leaveBecause(slot, endStreamAge)
 	case one.flags&sessionWebSocket != 0:
 		s.closeWebSocket(slot, endTokenExpired, "Token expired")
