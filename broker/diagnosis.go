@@ -26,6 +26,8 @@ var (
 	errDeaf         = errors.New("what is published on the other nodes of the Cluster does not arrive here")
 	errNoPrimary    = errors.New("no Sentinel names a primary")
 	errNoSlots      = errors.New("the Cluster has no primary with slots")
+	errNoOwner      = errors.New("nobody owns the slot of the channel")
+	errNotStarted   = errors.New("the broker is not started")
 	errNotConnected = errors.New("not connected yet")
 )
 
