@@ -15,6 +15,11 @@ const (
 	canarySilence = 2 * time.Second
 	// canaryWatch is how often that is looked at.
 	canaryWatch = 100 * time.Millisecond
+	// busSilence is how long the node of plain channels may not hear the canaries of most other
+	// nodes of its Cluster.
+	busSilence = 4 * time.Second
+	// heardForget is when the last canary of another session is forgotten.
+	heardForget = time.Minute
 	// canaryEnterTimeout bounds the answer to the subscription to the canaries.
 	canaryEnterTimeout = 2 * time.Second
 	// roleInterval is how often the server is asked whether it still is a primary.
@@ -119,7 +124,11 @@ func (s *session) canaryRefused(c *canary, err error) {
 
 // canaryReturned is called by the reader. A canary of an earlier session proves nothing.
 func (s *session) canaryReturned(c *canary, payload string) {
-	if payload != strconv.FormatUint(uint64(s.number), 10) {
+	if payload != s.payload {
+		// In a Cluster the canaries of the other nodes come too, and prove the bus between them.
+		if number, err := strconv.ParseUint(payload, 10, 32); err == nil && c.kind == Plain {
+			s.heard.Store(uint32(number), time.Now())
+		}
 		return
 	}
 	c.returned.Store(max(int64(time.Since(s.opened)), 1))
@@ -152,10 +161,9 @@ func (s *session) tellDelivered() {
 // primary that was demoted goes on delivering its own canary.
 func (s *session) probeLoop() {
 	roleAsked := time.Now()
-	payload := strconv.FormatUint(uint64(s.number), 10)
 	for {
 		for _, c := range s.canaries {
-			s.probe(c, payload)
+			s.probe(c)
 		}
 		if time.Since(roleAsked) >= roleInterval {
 			roleAsked = time.Now()
@@ -169,7 +177,7 @@ func (s *session) probeLoop() {
 
 // probe publishes one canary. A failure is no verdict, for rueidis makes a lost command
 // connection anew: the watch has it.
-func (s *session) probe(c *canary, payload string) {
+func (s *session) probe(c *canary) {
 	if c.lost.Load() && !s.replaceCanary(c) {
 		return
 	}
@@ -179,9 +187,9 @@ func (s *session) probe(c *canary, payload string) {
 	ctx, cancel := context.WithTimeout(s.ctx, canaryInterval)
 	defer cancel()
 	b := s.client.B()
-	built := b.Publish().Channel(*c.name.Load()).Message(payload).Build()
+	built := b.Publish().Channel(*c.name.Load()).Message(s.payload).Build()
 	if c.kind == Sharded {
-		built = b.Spublish().Channel(*c.name.Load()).Message(payload).Build()
+		built = b.Spublish().Channel(*c.name.Load()).Message(s.payload).Build()
 	}
 	err := s.client.Do(ctx, built).Error()
 	if _, isReply := redisReply(err); isReply {
@@ -232,6 +240,10 @@ func (s *session) watch() {
 				s.fail(errSilent)
 				return
 			}
+		}
+		if s.deafToBus() {
+			s.fail(errDeaf)
+			return
 		}
 	}
 }

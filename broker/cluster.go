@@ -5,6 +5,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -28,7 +29,6 @@ func (r *Redis) followCluster() {
 		case err == nil:
 			again.reset()
 			r.applySlots(ranges)
-			r.checkPlain()
 		default:
 			r.seekFault("cluster", err)
 			wait = again.step()
@@ -215,37 +215,35 @@ func (r *Redis) giveUp(n *node) {
 	r.nodes[n.number] = nil
 }
 
-// checkPlain leaves the node of plain channels when it finds the Cluster down while another node
-// does not: it is cut off from the rest, and hears only what is published on itself.
-func (r *Redis) checkPlain() {
-	r.mutex.Lock()
-	var plain *session
+// deafToBus reports whether the session carries the plain channels of a Cluster but does not hear
+// most of the other nodes: a PUBLISH on those does not reach it, and nothing else would tell.
+func (s *session) deafToBus() bool {
+	r := s.node.broker
 	var others []*session
-	for _, n := range r.nodes {
-		switch {
-		case n == nil || n.session == nil:
-		case n.number == r.plain:
-			plain = n.session
-		default:
-			others = append(others, n.session)
+	r.mutex.Lock()
+	if r.cluster && s.node.number == r.plain {
+		for _, n := range r.nodes {
+			if n != nil && n.session != nil && n.session != s {
+				others = append(others, n.session)
+			}
 		}
 	}
 	r.mutex.Unlock()
-	if plain == nil || !plain.clusterDown() {
-		return
-	}
+	s.heard.Range(func(number, at any) bool {
+		if time.Since(at.(time.Time)) > heardForget {
+			s.heard.Delete(number) // a session that is over
+		}
+		return true
+	})
+	sure, deaf := 0, 0
 	for _, other := range others {
-		if other.ctx.Err() == nil && !other.clusterDown() {
-			plain.fail(errClusterDown)
-			return
+		if !other.delivered.Load() || min(time.Since(other.opened), time.Since(s.opened)) < busSilence {
+			continue
+		}
+		sure++
+		if at, heard := s.heard.Load(other.number); !heard || time.Since(at.(time.Time)) > busSilence {
+			deaf++
 		}
 	}
-}
-
-// clusterDown asks the server. An error counts as up: it has watchers of its own.
-func (s *session) clusterDown() bool {
-	ctx, cancel := context.WithTimeout(s.ctx, canaryInterval)
-	defer cancel()
-	info, err := s.client.Do(ctx, s.client.B().ClusterInfo().Build()).ToString()
-	return err == nil && strings.Contains(info, "cluster_state:fail")
+	return 2*deaf > sure
 }

@@ -23,9 +23,11 @@ var (
 	errNotCluster   = errors.New("several addresses are given, but the server is not in Cluster mode")
 	errModeChanged  = errors.New("the server changed between Cluster and standalone mode")
 	errIsSentinel   = errors.New("the server is a Sentinel")
-	errClusterDown  = errors.New("the node finds the Cluster down")
+	errDeaf         = errors.New("what is published on the other nodes of the Cluster does not arrive here")
 	errNoPrimary    = errors.New("no Sentinel names a primary")
 	errNoSlots      = errors.New("the Cluster has no primary with slots")
+	errNoOwner      = errors.New("nobody owns the slot of the channel")
+	errNotStarted   = errors.New("the broker is not started")
 	errNotConnected = errors.New("not connected yet")
 )
 
@@ -88,7 +90,7 @@ func diagnose(err error) (cause, string) {
 		return causeMode, "name one address for a standalone Redis, nodes of one Cluster otherwise"
 	case errors.Is(err, errIsSentinel):
 		return causeMode, "write redis+sentinel://HOST:PORT/MASTER"
-	case errors.Is(err, errMoved), errors.Is(err, errRemoved), errors.Is(err, errClusterDown),
+	case errors.Is(err, errMoved), errors.Is(err, errRemoved), errors.Is(err, errDeaf),
 		errors.Is(err, errNoPrimary), errors.Is(err, errNoSlots):
 		return causeTopology, "this heals by itself once the servers agree"
 	}

@@ -170,6 +170,9 @@ func (n *numbered) end() {
 // confirmation with a loss.
 func (n *numbered) check(t *testing.T, r *brokertest.Recorder) {
 	t.Helper()
+	for _, channel := range n.channels {
+		r.WaitEvents(t, channel, len(r.Events(channel))+2)
+	}
 	n.end()
 	for index, channel := range n.channels {
 		taken := n.taken[index]

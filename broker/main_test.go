@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -11,6 +12,12 @@ import (
 
 // TestMain fails the run when goroutines or descriptors are left behind.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Most of these tests wait for a server to notice something.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
 	before := openDescriptors()
 	code := m.Run()
 	if code == 0 {

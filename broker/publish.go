@@ -18,6 +18,8 @@ const (
 	publishBatchMax = 1024
 	// publishTimeout bounds a Publish whose context has no deadline, and each answer of Redis.
 	publishTimeout = 2 * time.Second
+	// connectPoll is how often a Publish looks whether the first connection stands.
+	connectPoll = 5 * time.Millisecond
 	// publishTries is how often sharded messages are sent after their slot when it moves.
 	publishTries = 4
 )
@@ -97,9 +99,9 @@ const noSlot = -1
 func (r *Redis) publishGroup(ctx context.Context, messages []Message, slot int) error {
 	var err error
 	for range publishTries {
-		session, fault := r.publisher(slot)
-		if session == nil {
-			return fmt.Errorf("%w: %s", ErrUnavailable, fault)
+		session, fault := r.awaitPublisher(ctx, slot)
+		if fault != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, fault)
 		}
 		err = session.publish(ctx, messages)
 		if class, _, isReply := diagnoseReply(err); !isReply || class != causeTopology || slot == noSlot {
@@ -113,13 +115,24 @@ func (r *Redis) publishGroup(ctx context.Context, messages []Message, slot int) 
 	return explainPublish(err)
 }
 
+// awaitPublisher returns the session that publishes for a slot. It waits for one only while the
+// first attempt to connect goes on: a broker that was just started is not away.
+func (r *Redis) awaitPublisher(ctx context.Context, slot int) (*session, error) {
+	for {
+		session, fault := r.publisher(slot)
+		if fault == nil || !errors.Is(fault, errNotConnected) {
+			return session, fault
+		}
+		if !pause(ctx, connectPoll, nil) {
+			return nil, fault
+		}
+	}
+}
+
 // publisher returns the session that publishes for a slot, or why there is none.
-func (r *Redis) publisher(slot int) (*session, string) {
+func (r *Redis) publisher(slot int) (*session, error) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if r.closed {
-		return nil, ErrClosed.Error()
-	}
 	number := r.plain
 	if slot != noSlot {
 		number = noNode
@@ -128,14 +141,25 @@ func (r *Redis) publisher(slot int) (*session, string) {
 		}
 	}
 	switch {
+	case r.closed:
+		return nil, ErrClosed
+	case !r.started:
+		return nil, errNotStarted
 	case number == noNode && r.fault != "":
-		return nil, r.fault
+		return nil, errors.New(r.fault)
+	case number == noNode && r.slots != nil:
+		return nil, errNoOwner
 	case number == noNode:
-		return nil, errNotConnected.Error()
-	case r.nodes[number].session == nil:
-		return nil, r.nodes[number].address + ": " + r.nodes[number].fault
+		return nil, errNotConnected
 	}
-	return r.nodes[number].session, ""
+	n := r.nodes[number]
+	switch {
+	case n.session != nil:
+		return n.session, nil
+	case n.fault == errNotConnected.Error():
+		return nil, errNotConnected
+	}
+	return nil, errors.New(n.address + ": " + n.fault)
 }
 
 // explainPublish wraps an error of Redis or the network in ours.

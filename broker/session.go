@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,8 @@ type session struct {
 	reader *reader
 
 	canaries  []*canary
+	payload   string      // of this session's canaries
+	heard     sync.Map    // number of another session (uint32): when its canary came (time.Time)
 	delivered atomic.Bool // a canary came back
 	requests  chan *publishRequest
 
@@ -41,8 +44,9 @@ type session struct {
 func (n *node) open(address string) (*session, error) {
 	r := n.broker
 	ctx, cancel := context.WithCancelCause(n.ctx)
+	number := r.sessions.Add(1)
 	made := &session{
-		node: n, number: r.sessions.Add(1), ctx: ctx, cancel: cancel, opened: time.Now(),
+		node: n, number: number, payload: strconv.FormatUint(uint64(number), 10), ctx: ctx, cancel: cancel, opened: time.Now(),
 		requests: make(chan *publishRequest, publishQueueMax),
 	}
 	r.mutex.Lock()

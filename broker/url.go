@@ -80,7 +80,7 @@ func (t *target) addPiece(piece, scheme, portDefault string) (path string, err e
 		return "", errors.New("all addresses must have the same scheme")
 	}
 	if parsed.Fragment != "" {
-		return "", errors.New("has a fragment; write # in a password as %23")
+		return "", errors.New("has a fragment; write special characters in user and password (, / @ : # ? %) as %XX")
 	}
 	if err := t.addUser(parsed.User); err != nil {
 		return "", err

@@ -46,8 +46,8 @@ type Recorder struct {
 	counts  map[What]int
 	bySub   map[subCount]int
 	events  map[string][]string // payloads by channel
-	running int  // callbacks under way that must not overlap
-	overlap bool // they did
+	running int                 // callbacks under way that must not overlap
+	overlap bool                // they did
 	arrived chan struct{}
 }
 

@@ -123,8 +123,8 @@ const SentinelMaster = "mymaster"
 // StartSentinel runs the group and waits until the Sentinels know each other and the replica.
 func StartSentinel(t testing.TB) *Sentinel {
 	t.Helper()
-	group := &Sentinel{Primary: Start(t)}
-	group.Replica = Start(t, "--replicaof", "127.0.0.1 "+strconv.Itoa(group.Primary.Port), "--repl-diskless-sync-delay", "0")
+	group := &Sentinel{Primary: Start(t, "--repl-diskless-sync-delay", "0")}
+	group.Replica = Start(t, "--replicaof", "127.0.0.1 "+strconv.Itoa(group.Primary.Port))
 	if !poll(groupTimeout, func() bool {
 		info, err := group.Replica.Command("INFO", "replication")
 		return err == nil && strings.Contains(info, "master_link_status:up")
