@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-var churnCount = flag.Int("churn", 20_000, "hand-overs of TestChurn")
+var churnCount = flag.Int("churn", churnCountDefault, "hand-overs of TestChurn")
 
 // churnHandler parks /stream/NAME as a stream that greets with its name, and answers /plain/NAME
 // with it.
