@@ -41,7 +41,7 @@ func (c *serveCommand) Run(world *process) error {
 	if err != nil {
 		return explainListen(err, configured)
 	}
-	ctx, stop := drainOnSignal(logger)
+	ctx, stop := drainOnSignal(logger, os.Exit)
 	defer stop()
 	announce(logger, served.Addr(), configured)
 	if err := served.Run(ctx); err != nil {
@@ -71,8 +71,9 @@ func notify(logger *slog.Logger, state string) {
 	}
 }
 
-// drainOnSignal gives a context that the first SIGTERM or SIGINT ends. stop ends the watch.
-func drainOnSignal(logger *slog.Logger) (ctx context.Context, stop func()) {
+// drainOnSignal gives a context that the first SIGTERM or SIGINT ends; the second one calls exit,
+// at once. stop ends the watch.
+func drainOnSignal(logger *slog.Logger, exit func(code int)) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -81,7 +82,11 @@ func drainOnSignal(logger *slog.Logger) (ctx context.Context, stop func()) {
 		for {
 			select {
 			case received := <-signals:
-				handleSignal(logger, received, ctx.Err() != nil, cancel)
+				if ctx.Err() != nil && received != syscall.SIGHUP {
+					logger.Warn("a second signal ends the gateway at once", "signal", received.String())
+					exit(exitFailure)
+				}
+				handleSignal(logger, received, cancel)
 			case <-ended:
 				return
 			}
@@ -94,19 +99,15 @@ func drainOnSignal(logger *slog.Logger) (ctx context.Context, stop func()) {
 	}
 }
 
-// handleSignal acts on one signal. draining says that one that ends the process came before.
-func handleSignal(logger *slog.Logger, received os.Signal, draining bool, drain func()) {
-	switch {
-	case received == syscall.SIGHUP:
+// handleSignal acts on one signal.
+func handleSignal(logger *slog.Logger, received os.Signal, drain func()) {
+	if received == syscall.SIGHUP {
 		logger.Info("SIGHUP is ignored: settings are read at start only, so restart to change them")
-	case draining:
-		logger.Warn("a second signal ends the gateway at once", "signal", received.String())
-		os.Exit(exitFailure)
-	default:
-		logger.Info("draining: streams are told to come back elsewhere; a second signal ends at once", "signal", received.String())
-		notify(logger, daemon.SdNotifyStopping)
-		drain()
+		return
 	}
+	logger.Info("draining: streams are told to come back elsewhere; a second signal ends at once", "signal", received.String())
+	notify(logger, daemon.SdNotifyStopping)
+	drain()
 }
 
 // explainListen adds to a failure to listen what to do about it.

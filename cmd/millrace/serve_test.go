@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -44,6 +45,37 @@ func TestServeDrainsOnSignals(t *testing.T) {
 				t.Errorf("exit code %d:\n%s", ended.code, ended.stderr)
 			}
 		})
+	}
+}
+
+// The watch itself, since a gateway without streams drains faster than a second signal comes.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	exits := make(chan int, 4)
+	ctx, stop := drainOnSignal(slog.New(slog.DiscardHandler), func(code int) { exits <- code })
+	defer stop()
+	raise := func(number syscall.Signal) {
+		if err := syscall.Kill(syscall.Getpid(), number); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raise(syscall.SIGHUP)
+	raise(syscall.SIGTERM)
+	select {
+	case <-ctx.Done():
+	case <-time.After(patience):
+		t.Fatal("the first signal did not drain")
+	}
+	if len(exits) > 0 {
+		t.Error("the first signal ends at once")
+	}
+	raise(syscall.SIGINT)
+	select {
+	case code := <-exits:
+		if code != exitFailure {
+			t.Errorf("exit code %d", code)
+		}
+	case <-time.After(patience):
+		t.Fatal("the second signal did not end it")
 	}
 }
 
