@@ -24,8 +24,7 @@ type serveCommand struct {
 
 // Run serves until a signal ends it. The first SIGTERM or SIGINT drains, the second exits at once.
 func (c *serveCommand) Run(world *process) error {
-	loaded := settings.Load(c.Settings, world.given, world.environment)
-	keys := loaded.Check()
+	loaded, keys := checked(c.Settings, world)
 	if len(loaded.Problems) > 0 {
 		return loaded.Problems
 	}
@@ -43,7 +42,7 @@ func (c *serveCommand) Run(world *process) error {
 	}
 	ctx, stop := drainOnSignal(logger, os.Exit)
 	defer stop()
-	announce(logger, served.Addr(), configured)
+	announce(logger, configured)
 	if err := served.Run(ctx); err != nil {
 		return explainListen(err, configured)
 	}
@@ -51,16 +50,25 @@ func (c *serveCommand) Run(world *process) error {
 	return nil
 }
 
-// announce says in one line where the gateway serves, and tells systemd that it is ready.
-func announce(logger *slog.Logger, address net.Addr, configured *settings.Settings) {
+// checked loads the settings and finds everything that is wrong with them, also what only the
+// gateway itself knows.
+func checked(flags settings.Settings, world *process) (*settings.Loaded, settings.Keys) {
+	loaded := settings.Load(flags, world.given, world.environment)
+	keys := loaded.Check()
+	if len(loaded.Problems) == 0 {
+		if err := gatewayOptions(&loaded.Settings, keys, nil).Check(); err != nil {
+			loaded.Note(err)
+		}
+	}
+	return loaded, keys
+}
+
+// announce warns of what is open and tells systemd that we are ready: the gateway listens, and
+// says so itself in the line after this.
+func announce(logger *slog.Logger, configured *settings.Settings) {
 	if configured.InsecureNoAuth && !configured.Authenticated() && !configured.Listen.Loopback() {
 		logger.Warn("there is no authentication: whoever reaches this address may read and publish everything", "listen", configured.Listen)
 	}
-	source := "this process's memory"
-	if configured.Redis != "" {
-		source = configured.Redis.String()
-	}
-	logger.Info("serving "+addressOf(settings.Address(address.String())), "events from", source, "authentication", configured.Authenticated())
 	notify(logger, daemon.SdNotifyReady)
 }
 

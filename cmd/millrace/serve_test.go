@@ -16,14 +16,14 @@ import (
 	"github.com/millrace/millrace/internal/settings"
 )
 
-var servedAddress = regexp.MustCompile(`serving (http://[0-9.:]+)`)
+var servedAddress = regexp.MustCompile(`"msg":"serving","address":"(http://[0-9.:]+)"`)
 
 // startGateway starts `millrace serve` on a free port and gives its address.
 func startGateway(t *testing.T, run invocation) (*running, string) {
 	t.Helper()
 	run.arguments = append([]string{"serve", "--listen", "127.0.0.1:0"}, run.arguments...)
 	started := run.start(t)
-	started.waitFor("serving http://")
+	started.waitFor(`"serving"`)
 	_, stderr := started.said()
 	return started, servedAddress.FindStringSubmatch(stderr)[1]
 }
@@ -141,12 +141,13 @@ func TestExplainListen(t *testing.T) {
 
 func TestServeLogs(t *testing.T) {
 	for _, test := range []struct{ name, format, want string }{
-		{"json where nobody looks", "auto", `"msg":"serving http://`},
-		{"json", "json", `"msg":"serving http://`},
-		{"text", "text", ` INF serving http://`},
+		{"json where nobody looks", "auto", `"msg":"serving","address":"http://127.0.0.1:`},
+		{"json", "json", `"msg":"serving","address":"http://127.0.0.1:`},
+		{"text", "text", ` INF serving address=http://127.0.0.1:`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			started, _ := startGateway(t, invocation{arguments: []string{"--log-format", test.format}})
+			run := invocation{arguments: []string{"serve", "--listen", "127.0.0.1:0", "--log-format", test.format}}
+			started := run.start(t)
 			started.waitFor(test.want)
 			started.signal(syscall.SIGTERM)
 			if ended := started.wait(); strings.ContainsRune(ended.stderr, 0x1b) {
@@ -160,7 +161,7 @@ func TestServeWarnsOfNoAuthentication(t *testing.T) {
 	run := invocation{arguments: []string{"serve", "--listen", "0.0.0.0:0", "--insecure-no-auth"}}
 	started := run.start(t)
 	started.waitFor("there is no authentication")
-	started.waitFor("serving http://")
+	started.waitFor(`"serving"`)
 	started.signal(syscall.SIGTERM)
 	started.wait()
 }
@@ -179,6 +180,9 @@ func TestGatewayOptions(t *testing.T) {
 	}
 	if options.Loops != 0 || options.Listen != "127.0.0.1:8080" || options.Auth.UserClaim != "sub" || options.Personal != nil {
 		t.Errorf("got %+v", options)
+	}
+	if err := options.Check(); err != nil {
+		t.Error(err)
 	}
 	configured.LimitSettings = settings.LimitSettings{}
 	unlimited := gateway.Limits{

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/gateway/auth"
@@ -165,6 +166,17 @@ func (l *Loaded) join(err error) {
 		return
 	}
 	l.problem("namespaces", err.Error())
+}
+
+// Note adds a problem that somebody else found. An error that begins with the name of a setting
+// and a colon gets that setting's place.
+func (l *Loaded) Note(err error) {
+	name, message, found := strings.Cut(err.Error(), ": ")
+	if found && slices.ContainsFunc(fields(), func(field Field) bool { return field.Name == name }) {
+		l.problem(name, message)
+		return
+	}
+	l.Problems = append(l.Problems, Problem{Message: err.Error()})
 }
 
 // EffectiveChannels gives the channel settings that the gateway will use, the built-in ones where
