@@ -16,8 +16,7 @@ type checkCommand struct {
 
 // Run says everything that is wrong, or one line when nothing is.
 func (c *checkCommand) Run(world *process) error {
-	loaded := settings.Load(c.Settings, world.given, world.environment)
-	loaded.Check()
+	loaded, _ := checked(c.Settings, world)
 	for _, warning := range loaded.Warnings {
 		fmt.Fprintln(world.stderr, "millrace: warning:", warning.Error())
 	}

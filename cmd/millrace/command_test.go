@@ -45,6 +45,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "check, a wrong file", arguments: "check --config wrong.yaml", code: 1, stderr: `millrace: wrong.yaml:2:1: unknown setting "listn"; did you mean listen?`},
 		{name: "check, a wrong flag", arguments: "check --max-queue-bytes 1", code: 1, stderr: "--max-queue-bytes: 1 is out of bounds"},
 		{name: "check, no file", arguments: "check --config none.yaml", code: 1, stderr: "--config: there is no file none.yaml"},
+		{name: "check, more than the system gives", arguments: "check --max-connections 100000000", code: 1, stderr: "--max-connections: 100000000 streams need as many descriptors"},
 		{name: "version", arguments: "version", code: 0, stdout: "rueidis"},
 		{name: "token without a secret", arguments: "token --sub alice", code: 1, stderr: "there is no secret to sign with"},
 		{name: "token without a user", arguments: "token", code: 2, stderr: "--sub"},

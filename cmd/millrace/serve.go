@@ -24,8 +24,7 @@ type serveCommand struct {
 
 // Run serves until a signal ends it. The first SIGTERM or SIGINT drains, the second exits at once.
 func (c *serveCommand) Run(world *process) error {
-	loaded := settings.Load(c.Settings, world.given, world.environment)
-	keys := loaded.Check()
+	loaded, keys := checked(c.Settings, world)
 	if len(loaded.Problems) > 0 {
 		return loaded.Problems
 	}
@@ -41,9 +40,9 @@ func (c *serveCommand) Run(world *process) error {
 	if err != nil {
 		return explainListen(err, configured)
 	}
-	ctx, stop := drainOnSignal(logger)
+	ctx, stop := drainOnSignal(logger, os.Exit)
 	defer stop()
-	announce(logger, served.Addr(), configured)
+	announce(logger, configured)
 	if err := served.Run(ctx); err != nil {
 		return explainListen(err, configured)
 	}
@@ -51,16 +50,25 @@ func (c *serveCommand) Run(world *process) error {
 	return nil
 }
 
-// announce says in one line where the gateway serves, and tells systemd that it is ready.
-func announce(logger *slog.Logger, address net.Addr, configured *settings.Settings) {
+// checked loads the settings and finds everything that is wrong with them, also what only the
+// gateway itself knows.
+func checked(flags settings.Settings, world *process) (*settings.Loaded, settings.Keys) {
+	loaded := settings.Load(flags, world.given, world.environment)
+	keys := loaded.Check()
+	if len(loaded.Problems) == 0 {
+		if err := gatewayOptions(&loaded.Settings, keys, nil).Check(); err != nil {
+			loaded.Note(err)
+		}
+	}
+	return loaded, keys
+}
+
+// announce warns of what is open and tells systemd that we are ready: the gateway listens, and
+// says so itself in the line after this.
+func announce(logger *slog.Logger, configured *settings.Settings) {
 	if configured.InsecureNoAuth && !configured.Authenticated() && !configured.Listen.Loopback() {
 		logger.Warn("there is no authentication: whoever reaches this address may read and publish everything", "listen", configured.Listen)
 	}
-	source := "this process's memory"
-	if configured.Redis != "" {
-		source = configured.Redis.String()
-	}
-	logger.Info("serving "+addressOf(settings.Address(address.String())), "events from", source, "authentication", configured.Authenticated())
 	notify(logger, daemon.SdNotifyReady)
 }
 
@@ -71,8 +79,9 @@ func notify(logger *slog.Logger, state string) {
 	}
 }
 
-// drainOnSignal gives a context that the first SIGTERM or SIGINT ends. stop ends the watch.
-func drainOnSignal(logger *slog.Logger) (ctx context.Context, stop func()) {
+// drainOnSignal gives a context that the first SIGTERM or SIGINT ends; the second one calls exit,
+// at once. stop ends the watch.
+func drainOnSignal(logger *slog.Logger, exit func(code int)) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -81,7 +90,11 @@ func drainOnSignal(logger *slog.Logger) (ctx context.Context, stop func()) {
 		for {
 			select {
 			case received := <-signals:
-				handleSignal(logger, received, ctx.Err() != nil, cancel)
+				if ctx.Err() != nil && received != syscall.SIGHUP {
+					logger.Warn("a second signal ends the gateway at once", "signal", received.String())
+					exit(exitFailure)
+				}
+				handleSignal(logger, received, cancel)
 			case <-ended:
 				return
 			}
@@ -94,19 +107,15 @@ func drainOnSignal(logger *slog.Logger) (ctx context.Context, stop func()) {
 	}
 }
 
-// handleSignal acts on one signal. draining says that one that ends the process came before.
-func handleSignal(logger *slog.Logger, received os.Signal, draining bool, drain func()) {
-	switch {
-	case received == syscall.SIGHUP:
+// handleSignal acts on one signal.
+func handleSignal(logger *slog.Logger, received os.Signal, drain func()) {
+	if received == syscall.SIGHUP {
 		logger.Info("SIGHUP is ignored: settings are read at start only, so restart to change them")
-	case draining:
-		logger.Warn("a second signal ends the gateway at once", "signal", received.String())
-		os.Exit(exitFailure)
-	default:
-		logger.Info("draining: streams are told to come back elsewhere; a second signal ends at once", "signal", received.String())
-		notify(logger, daemon.SdNotifyStopping)
-		drain()
+		return
 	}
+	logger.Info("draining: streams are told to come back elsewhere; a second signal ends at once", "signal", received.String())
+	notify(logger, daemon.SdNotifyStopping)
+	drain()
 }
 
 // explainListen adds to a failure to listen what to do about it.

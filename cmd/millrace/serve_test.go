@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -15,14 +16,14 @@ import (
 	"github.com/millrace/millrace/internal/settings"
 )
 
-var servedAddress = regexp.MustCompile(`serving (http://[0-9.:]+)`)
+var servedAddress = regexp.MustCompile(`"msg":"serving","address":"(http://[0-9.:]+)"`)
 
 // startGateway starts `millrace serve` on a free port and gives its address.
 func startGateway(t *testing.T, run invocation) (*running, string) {
 	t.Helper()
 	run.arguments = append([]string{"serve", "--listen", "127.0.0.1:0"}, run.arguments...)
 	started := run.start(t)
-	started.waitFor("serving http://")
+	started.waitFor(`"serving"`)
 	_, stderr := started.said()
 	return started, servedAddress.FindStringSubmatch(stderr)[1]
 }
@@ -44,6 +45,37 @@ func TestServeDrainsOnSignals(t *testing.T) {
 				t.Errorf("exit code %d:\n%s", ended.code, ended.stderr)
 			}
 		})
+	}
+}
+
+// The watch itself, since a gateway without streams drains faster than a second signal comes.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	exits := make(chan int, 4)
+	ctx, stop := drainOnSignal(slog.New(slog.DiscardHandler), func(code int) { exits <- code })
+	defer stop()
+	raise := func(number syscall.Signal) {
+		if err := syscall.Kill(syscall.Getpid(), number); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raise(syscall.SIGHUP)
+	raise(syscall.SIGTERM)
+	select {
+	case <-ctx.Done():
+	case <-time.After(patience):
+		t.Fatal("the first signal did not drain")
+	}
+	if len(exits) > 0 {
+		t.Error("the first signal ends at once")
+	}
+	raise(syscall.SIGINT)
+	select {
+	case code := <-exits:
+		if code != exitFailure {
+			t.Errorf("exit code %d", code)
+		}
+	case <-time.After(patience):
+		t.Fatal("the second signal did not end it")
 	}
 }
 
@@ -109,12 +141,13 @@ func TestExplainListen(t *testing.T) {
 
 func TestServeLogs(t *testing.T) {
 	for _, test := range []struct{ name, format, want string }{
-		{"json where nobody looks", "auto", `"msg":"serving http://`},
-		{"json", "json", `"msg":"serving http://`},
-		{"text", "text", ` INF serving http://`},
+		{"json where nobody looks", "auto", `"msg":"serving","address":"http://127.0.0.1:`},
+		{"json", "json", `"msg":"serving","address":"http://127.0.0.1:`},
+		{"text", "text", ` INF serving address=http://127.0.0.1:`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			started, _ := startGateway(t, invocation{arguments: []string{"--log-format", test.format}})
+			run := invocation{arguments: []string{"serve", "--listen", "127.0.0.1:0", "--log-format", test.format}}
+			started := run.start(t)
 			started.waitFor(test.want)
 			started.signal(syscall.SIGTERM)
 			if ended := started.wait(); strings.ContainsRune(ended.stderr, 0x1b) {
@@ -128,7 +161,7 @@ func TestServeWarnsOfNoAuthentication(t *testing.T) {
 	run := invocation{arguments: []string{"serve", "--listen", "0.0.0.0:0", "--insecure-no-auth"}}
 	started := run.start(t)
 	started.waitFor("there is no authentication")
-	started.waitFor("serving http://")
+	started.waitFor(`"serving"`)
 	started.signal(syscall.SIGTERM)
 	started.wait()
 }
@@ -147,6 +180,9 @@ func TestGatewayOptions(t *testing.T) {
 	}
 	if options.Loops != 0 || options.Listen != "127.0.0.1:8080" || options.Auth.UserClaim != "sub" || options.Personal != nil {
 		t.Errorf("got %+v", options)
+	}
+	if err := options.Check(); err != nil {
+		t.Error(err)
 	}
 	configured.LimitSettings = settings.LimitSettings{}
 	unlimited := gateway.Limits{

@@ -129,6 +129,26 @@ func TestTailPrintsForPeople(t *testing.T) {
 	}
 }
 
+func TestTailColours(t *testing.T) {
+	var output strings.Builder
+	made := &printer{output: &output, colour: true, now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC) }}
+	for _, event := range []printed{
+		{channel: "a:1", event: "message", data: []byte("1")},
+		{channel: "a:1", event: "gap", data: []byte("2")},
+		{channel: "a:123", event: "server_error", data: []byte("3")},
+	} {
+		if err := made.print(event); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "\x1b[2m03:04:05.678\x1b[0m  \x1b[36ma:1\x1b[0m  message  1\n" +
+		"\x1b[2m03:04:05.678\x1b[0m  \x1b[36ma:1\x1b[0m  \x1b[33mgap    \x1b[0m  \x1b[33m2\x1b[0m\n" +
+		"\x1b[2m03:04:05.678\x1b[0m  \x1b[36ma:123\x1b[0m  \x1b[31mserver_error\x1b[0m  \x1b[31m3\x1b[0m\n"
+	if output.String() != want {
+		t.Errorf("got\n%q\nwant\n%q", output.String(), want)
+	}
+}
+
 // The stream comes back with the id of the last event, after the time that the gateway asked for.
 func TestTailResumes(t *testing.T) {
 	server := newStreamServer(t,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/gateway/auth"
-	"github.com/millrace/millrace/proto"
 )
 
 // Keys is the key material of the configuration. Never print it.
@@ -31,7 +31,6 @@ func (s *Settings) Authenticated() bool {
 func (l *Loaded) Check() Keys {
 	l.checkAddresses()
 	keys := l.CheckKeys()
-	l.checkNamespaces()
 	l.checkChannels()
 	// In the order of the file, and flags and variables behind it.
 	slices.SortStableFunc(l.Problems, func(a, b Problem) int { return a.Source.compare(b.Source) })
@@ -139,60 +138,64 @@ func (l *Loaded) checkTokens() {
 	}
 }
 
-// checkNamespaces holds each namespace against its own rules.
-func (l *Loaded) checkNamespaces() {
-	for _, name := range slices.Sorted(maps.Keys(l.Settings.Namespaces)) {
-		path := "namespaces." + name
-		if err := checkType(name); err != nil {
-			l.problem(path, err.Error())
-			continue
-		}
-		namespace := l.Settings.Namespaces[name]
-		if err := namespace.Validate(name); err != nil {
-			l.problem(path, err.Error())
-		}
-	}
-}
-
-// checkType makes sure that a name can be the type of a channel.
-func checkType(name string) error {
-	if _, err := proto.ParseChannel(name + ":x"); err != nil || strings.Contains(name, ":") {
-		return fmt.Errorf("%q can't be a channel type: expected at most 128 of A-Z a-z 0-9 _ . @ = | + -, not starting with __", cut(name))
-	}
-	return nil
-}
-
-// checkChannels checks the lists of personal types and broadcast channels.
+// checkChannels lets the access policy, which knows its own rules, look at the namespaces and at
+// the channels that are subscribed without asking.
 func (l *Loaded) checkChannels() {
-	for index, name := range l.Settings.Personal {
-		path := fmt.Sprintf("personal[%d]", index)
-		if err := checkType(name); err != nil {
-			l.problem(path, err.Error())
-		} else if slices.Index(l.Settings.Personal, name) < index {
-			l.problem(path, fmt.Sprintf("%s stands here twice; remove one", name))
-		}
+	policy, err := access.New(access.Options{
+		Namespaces: l.Settings.Namespaces, Personal: l.Settings.Personal, Broadcast: l.Settings.Broadcast,
+		Authenticated: l.Settings.Authenticated(), Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		l.join(err)
+		return
 	}
-	for index, name := range l.Settings.Broadcast {
-		path := fmt.Sprintf("broadcast[%d]", index)
-		channel, err := proto.ParseChannel(name)
-		switch {
-		case err != nil:
-			l.problem(path, err.Error())
-		case channel.Wildcard():
-			l.problem(path, fmt.Sprintf("%s is a wildcard; name the channels one by one", name))
-		case slices.Index(l.Settings.Broadcast, name) < index:
-			l.problem(path, fmt.Sprintf("%s stands here twice; remove one", name))
-		}
-	}
+	policy.Close()
 }
 
-// EffectiveNamespaces gives the namespaces that the gateway will use: those of the file, or the
-// built-in ones where there are none.
-func (s *Settings) EffectiveNamespaces() map[string]access.Namespace {
-	if s.Namespaces != nil {
-		return s.Namespaces
+// join takes apart an error that joins others, and notes each at the place of its setting.
+func (l *Loaded) join(err error) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range several.Unwrap() {
+			l.join(one)
+		}
+		return
 	}
-	return access.Defaults(s.Authenticated())
+	var wrong *access.SettingError
+	if errors.As(err, &wrong) {
+		l.problem(wrong.Path, wrong.Message)
+		return
+	}
+	l.problem("namespaces", err.Error())
+}
+
+// Note adds a problem that somebody else found. An error that begins with the name of a setting
+// and a colon gets that setting's place.
+func (l *Loaded) Note(err error) {
+	name, message, found := strings.Cut(err.Error(), ": ")
+	if found && slices.ContainsFunc(fields(), func(field Field) bool { return field.Name == name }) {
+		l.problem(name, message)
+		return
+	}
+	l.Problems = append(l.Problems, Problem{Message: err.Error()})
+}
+
+// EffectiveChannels gives the channel settings that the gateway will use, the built-in ones where
+// the file has none.
+func (s *Settings) EffectiveChannels() ChannelSettings {
+	effective := s.ChannelSettings
+	builtIn := access.Defaults(s.Authenticated())
+	if effective.Namespaces == nil {
+		effective.Namespaces = builtIn
+		if effective.Personal == nil {
+			effective.Personal = []string{"alerts"}
+		}
+		return effective
+	}
+	if _, ok := effective.Namespaces[access.DefaultType]; !ok {
+		effective.Namespaces = maps.Clone(effective.Namespaces)
+		effective.Namespaces[access.DefaultType] = builtIn[access.DefaultType]
+	}
+	return effective
 }
 
 // ErrPlaceholder is why nothing starts with a printed configuration's placeholder as its secret:

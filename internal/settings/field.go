@@ -2,7 +2,6 @@ package settings
 
 import (
 	"encoding"
-	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -26,7 +25,7 @@ type Field struct {
 	Secret      bool   // never shown in whole
 
 	minimum, maximum string
-	auto             bool
+	auto, positive   bool
 	choices          []string
 	index            []int
 }
@@ -57,7 +56,7 @@ func newField(source reflect.StructField, index []int) Field {
 		Name: tag.Get("name"), Help: tag.Get("help"), Group: tag.Get("group"), Default: tag.Get("default"),
 		Bound: tag.Get("bound"), FileOnly: tag.Get("only") == "file", InFile: tag.Get("file") != "no",
 		Secret: tag.Get("secret") != "", minimum: tag.Get("min"), maximum: tag.Get("max"),
-		auto: tag.Get("auto") != "", index: index,
+		auto: tag.Get("auto") != "", positive: tag.Get("zero") == "no", index: index,
 	}
 	if choices := tag.Get("enum"); choices != "" {
 		field.choices = strings.Split(choices, ",")
@@ -100,8 +99,8 @@ func (f *Field) checkRange(value reflect.Value) error {
 		}
 		return fmt.Errorf("there is no auto here; allowed is %s", f.Bound)
 	}
-	if number == 0 && f.Name == "loops" {
-		return errors.New("there must be a loop; auto leaves their number to the gateway")
+	if number == 0 && f.positive {
+		return fmt.Errorf("0 is not possible here; allowed is %s", f.Bound)
 	}
 	// 0 is no limit, and not measured by the least limit.
 	if number != 0 && f.minimum != "" && number < f.bound(f.minimum, value.Type()) ||

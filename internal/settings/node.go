@@ -170,7 +170,7 @@ func (r *nodeReader) list(node *yaml.Node, target reflect.Value, path string, de
 	list, good := reflect.MakeSlice(target.Type(), 0, len(node.Content)), true
 	for index, item := range node.Content {
 		element := reflect.New(target.Type().Elem()).Elem()
-		itemPath := fmt.Sprintf("%s[%d]", path, index)
+		itemPath := fmt.Sprintf("%s.%d", path, index)
 		r.loaded.sources[itemPath] = r.source(item)
 		good = r.value(item, element, itemPath, depth+1) && good
 		list = reflect.Append(list, element)
@@ -190,6 +190,8 @@ func (r *nodeReader) table(node *yaml.Node, target reflect.Value, path string, d
 	r.mapping(node, path, func(key string, keyNode, value *yaml.Node) {
 		element := reflect.New(target.Type().Elem()).Elem()
 		r.loaded.sources[path+"."+key] = r.source(keyNode)
+		// A name that can't be a channel type is quoted and cut where it is complained of.
+		r.loaded.sources[path+"."+fmt.Sprintf("%.40q", key)] = r.source(keyNode)
 		if r.value(value, element, path+"."+key, depth+1) {
 			target.SetMapIndex(reflect.ValueOf(key), element)
 		}

@@ -11,15 +11,14 @@ import (
 // Print writes the effective configuration as YAML that is itself a valid configuration, each
 // setting with a comment that says where it came from. Secrets and passwords are replaced.
 func (l *Loaded) Print() ([]byte, error) {
+	effective := l.Settings
+	effective.ChannelSettings = l.Settings.EffectiveChannels()
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	for _, field := range fields() {
 		if !field.InFile {
 			continue
 		}
-		value := field.value(&l.Settings)
-		if field.Name == "namespaces" {
-			value = reflect.ValueOf(l.Settings.EffectiveNamespaces())
-		}
+		value := field.value(&effective)
 		key := &yaml.Node{Kind: yaml.ScalarNode, Value: field.Name}
 		if value.IsZero() && field.Default == "" && value.Kind() != reflect.Bool {
 			continue

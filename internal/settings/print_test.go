@@ -32,6 +32,7 @@ func TestPrintedConfigurationIsValid(t *testing.T) {
 		t.Fatalf("%v\nin\n%s", again.Problems, printed)
 	}
 	want := loaded.Settings
+	want.ChannelSettings = want.EffectiveChannels()
 	want.Config, want.AuthHMACSecret, want.Redis = "printed.yaml", SecretPlaceholder, RedisURL(want.Redis.String())
 	if !reflect.DeepEqual(again.Settings, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", again.Settings, want)

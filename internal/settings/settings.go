@@ -5,8 +5,8 @@ import "github.com/millrace/millrace/gateway/access"
 // Settings is every setting of the gateway. The zero value is not useful: start from [Default].
 //
 // Tags: name is the name in flags and file; default and help are what they say; bound describes
-// the values that are allowed, min and max are the same for the machine; secret marks what is
-// never shown; flag:"only" keeps a setting out of environment and file.
+// the values that are allowed, min, max, auto and zero are the same for the machine; secret marks what is
+// never shown in whole; only:"file" and file:"no" say where a setting may not stand.
 type Settings struct {
 	ConfigSettings
 	ServerSettings
@@ -30,7 +30,7 @@ type ServerSettings struct {
 	ReusePort      bool     `name:"reuse-port" group:"Server" help:"Let several gateways of this machine share the address (SO_REUSEPORT)." bound:"true or false"`
 	AllowedOrigins []Origin `name:"allowed-origins" placeholder:"ORIGIN" group:"Server" help:"Origins, besides the Host itself, whose pages may connect." bound:"scheme://host[:port], exactly"`
 	TrustedProxies []Prefix `name:"trusted-proxies" placeholder:"CIDR" group:"Server" help:"Proxies whose X-Forwarded-For is believed." bound:"addresses or CIDR ranges"`
-	Loops          Count    `name:"loops" default:"auto" auto:"yes" min:"1" max:"256" group:"Server" help:"Event loops; auto: all cores up to 3, one fewer from 4 on." bound:"auto, or 1 to 256"`
+	Loops          Count    `name:"loops" default:"auto" auto:"yes" zero:"no" min:"1" max:"63" group:"Server" help:"Event loops; auto: all cores up to 3, one fewer from 4 on." bound:"auto, or 1 to 63"`
 	Demo           bool     `name:"demo" group:"Server" help:"Publish this process's own measurements, for a page with live data." bound:"true or false"`
 }
 
@@ -57,14 +57,15 @@ type KeySettings struct {
 	InsecureNoAuth    bool   `name:"insecure-no-auth" group:"Authentication" help:"Serve other machines without authentication: everybody may read and publish everything." bound:"true or false"`
 }
 
-// LimitSettings bounds what one process gives away. 0 means no limit everywhere.
+// LimitSettings bounds what one process gives away. 0 means no limit, except for the two bounds on
+// what a stranger makes the gateway keep.
 type LimitSettings struct {
 	MaxConnections           Count    `name:"max-connections" default:"auto" auto:"yes" max:"100000000" group:"Limits (0: no limit)" help:"Streams of this process; auto: 90% of its descriptor limit." bound:"auto, 0, or up to 100000000"`
 	MaxConnectionsPerUser    Count    `name:"max-connections-per-user" default:"100" max:"100000000" group:"Limits (0: no limit)" help:"Streams of one user." bound:"0, or up to 100000000"`
 	MaxConnectionsPerAddress Count    `name:"max-connections-per-address" default:"1000" max:"100000000" group:"Limits (0: no limit)" help:"Streams of one address (IPv6: of one /64); loopback is exempt." bound:"0, or up to 100000000"`
 	MaxSubscriptions         Count    `name:"max-subscriptions" default:"100" max:"1000000" group:"Limits (0: no limit)" help:"Channels of one stream." bound:"0, or up to 1000000"`
-	MaxHeaderBytes           Size     `name:"max-header-bytes" default:"16KiB" min:"1KiB" max:"1MiB" group:"Limits (0: no limit)" help:"Head of one request." bound:"0, or 1KiB to 1MiB"`
-	MaxMessageBytes          Size     `name:"max-message-bytes" default:"64KiB" min:"256" max:"64MiB" group:"Limits (0: no limit)" help:"One WebSocket message of a client." bound:"0, or 256 to 64MiB"`
+	MaxHeaderBytes           Size     `name:"max-header-bytes" default:"16KiB" zero:"no" min:"1KiB" max:"1MiB" group:"Limits (0: no limit)" help:"Head of one request." bound:"1KiB to 1MiB"`
+	MaxMessageBytes          Size     `name:"max-message-bytes" default:"64KiB" zero:"no" min:"256" max:"64MiB" group:"Limits (0: no limit)" help:"One WebSocket message of a client." bound:"256 to 64MiB"`
 	MaxEventBytes            Size     `name:"max-event-bytes" default:"1MiB" min:"256" max:"64MiB" group:"Limits (0: no limit)" help:"One published event." bound:"0, or 256 to 64MiB"`
 	MaxQueueBytes            Size     `name:"max-queue-bytes" default:"1MiB" min:"256KiB" max:"1GiB" group:"Limits (0: no limit)" help:"Unsent bytes of one stream, before a slow reader loses events (and is told so)." bound:"0, or 256KiB to 1GiB"`
 	MaxStreamAge             Duration `name:"max-stream-age" default:"0" min:"1s" group:"Limits (0: no limit)" help:"Age at which a stream is closed, jittered; clients come back." bound:"0, or at least 1s"`
