@@ -128,7 +128,7 @@ func (s *sessions) tidyAsks(slot netio.Slot) {
 // giveUpAsks answers those that have waited too long, and takes their subscription back.
 func (s *sessions) giveUpAsks(slot netio.Slot, now netio.Tick) {
 	for _, waiting := range s.asks[slot] {
-		if now >= waiting.since+ticks(confirmTimeout) {
+		if now >= waiting.since+ticks(s.gateway.timings.confirm) {
 			s.dropAsks(slot, waiting.channel)
 			s.shard.Unsubscribe(slot, waiting.channel)
 			s.refuse(slot, proto.CodeBrokerUnavailable, "the subscription could not be confirmed in time; try again", waiting.channel.Name(), waiting.ref)

@@ -25,6 +25,7 @@ import (
 // [Gateway.Run]. Methods are safe for use by many goroutines.
 type Gateway struct {
 	options Options
+	timings timings
 	logger  *slog.Logger
 	epoch   string // names this gateway's life in ids
 	started time.Time
@@ -67,13 +68,15 @@ const spawnedMax = 256
 // New checks the options and makes a gateway that listens already (so that a port that is taken
 // is an error here) but serves only in [Gateway.Run]. An error says which option is wrong. A
 // gateway that is never run must be closed with [Gateway.Close].
-func New(options Options) (*Gateway, error) {
+func New(options Options) (*Gateway, error) { return newGateway(options, contractTimings) }
+
+func newGateway(options Options, waits timings) (*Gateway, error) {
 	options, err := options.completed()
 	if err != nil {
 		return nil, err
 	}
 	g := &Gateway{
-		options: options, logger: options.Logger, epoch: newEpoch(), started: time.Now(),
+		options: options, timings: waits, logger: options.Logger, epoch: newEpoch(), started: time.Now(),
 		admission: newAdmission(options.Limits),
 		slots:     make(chan struct{}, spawnedMax),
 	}

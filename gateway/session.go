@@ -11,14 +11,24 @@ import (
 	"github.com/millrace/millrace/proto"
 )
 
-// The seed's numbers.
-const (
-	keepAliveTime  = 15 * time.Second // of silence, before an SSE comment
-	heartbeatTime  = 30 * time.Second // between two pings
-	silenceTimeout = 60 * time.Second // without a frame, and a WebSocket is closed
-	confirmTimeout = 10 * time.Second // for the broker to confirm a subscription
-	messageTimeout = 30 * time.Second // for a message begun to be finished
-)
+// timings are how long the gateway waits for what. They are no settings, since clients and
+// proxies are built to rely on them; tests shorten them. None is shorter than a second.
+type timings struct {
+	keepAlive time.Duration // of silence, before an SSE comment
+	heartbeat time.Duration // between two pings
+	silence   time.Duration // without a frame, and a WebSocket is closed
+	confirm   time.Duration // for the broker to confirm a subscription
+	message   time.Duration // for a message begun to be finished
+}
+
+// contractTimings are the numbers that are promised.
+var contractTimings = timings{
+	keepAlive: 15 * time.Second,
+	heartbeat: 30 * time.Second,
+	silence:   60 * time.Second,
+	confirm:   10 * time.Second,
+	message:   30 * time.Second,
+}
 
 // guest is a request on its way to becoming a stream: what the desk knows and the loop needs.
 type guest struct {
@@ -298,18 +308,18 @@ func (s *sessions) tickIn(wait time.Duration) netio.Tick {
 func (s *sessions) arm(slot netio.Slot, one *session) {
 	var next netio.Tick
 	if one.flags&sessionWebSocket != 0 {
-		next = min(one.pinged+ticks(heartbeatTime), one.heard+ticks(silenceTimeout))
+		next = min(one.pinged+ticks(s.gateway.timings.heartbeat), one.heard+ticks(s.gateway.timings.silence))
 		if one.reader != 0 {
-			next = min(next, one.begun+ticks(messageTimeout))
+			next = min(next, one.begun+ticks(s.gateway.timings.message))
 		}
 		for _, asked := range s.asks[slot] {
-			next = min(next, asked.since+ticks(confirmTimeout))
+			next = min(next, asked.since+ticks(s.gateway.timings.confirm))
 		}
 	} else {
 		next = s.loop.LastWrite(slot) + s.keepAliveAfter(slot)
 	}
 	if one.flags&sessionGreeted == 0 {
-		next = min(next, one.begun+ticks(confirmTimeout))
+		next = min(next, one.begun+ticks(s.gateway.timings.confirm))
 	}
 	if one.expires != 0 {
 		next = min(next, one.expires)
@@ -323,7 +333,7 @@ func (s *sessions) arm(slot netio.Slot, one *session) {
 
 // keepAliveAfter spreads the keep-alives of streams that fell silent together over 10% of the time.
 func (s *sessions) keepAliveAfter(slot netio.Slot) netio.Tick {
-	whole := ticks(keepAliveTime)
+	whole := ticks(s.gateway.timings.keepAlive)
 	return whole - netio.Tick(slot)*7%(whole/10)
 }
 
@@ -337,7 +347,7 @@ func (s *sessions) timer(slot netio.Slot) {
 		s.expire(slot, one)
 		return
 	}
-	if one.flags&sessionGreeted == 0 && now >= one.begun+ticks(confirmTimeout) {
+	if one.flags&sessionGreeted == 0 && now >= one.begun+ticks(s.gateway.timings.confirm) {
 		s.giveUpWaiting(slot, one)
 		if !s.loop.Open(slot) {
 			return

@@ -164,15 +164,15 @@ func (s *sessions) message(slot netio.Slot, one *session, message proto.Message)
 
 // timerWebSocket does what is due on a WebSocket.
 func (s *sessions) timerWebSocket(slot netio.Slot, one *session, now netio.Tick) {
-	if now >= one.heard+ticks(silenceTimeout) {
+	if now >= one.heard+ticks(s.gateway.timings.silence) {
 		s.loop.Close(slot, endSilent)
 		return
 	}
-	if one.reader != 0 && now >= one.begun+ticks(messageTimeout) {
+	if one.reader != 0 && now >= one.begun+ticks(s.gateway.timings.message) {
 		s.endWebSocket(slot, endUnfinishedMessage, proto.ClosePolicy, "Message not finished")
 		return
 	}
-	if now >= one.pinged+ticks(heartbeatTime) {
+	if now >= one.pinged+ticks(s.gateway.timings.heartbeat) {
 		one.pinged = now
 		s.loop.Offer(slot, s.ping, netio.Bulk, s.gateway.options.Limits.MaxQueueBytes)
 	}
