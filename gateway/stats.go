@@ -3,7 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http"
-	"runtime"
+	"runtime/metrics"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -82,15 +82,14 @@ type Stats struct {
 
 // snapshot is everything that is counted anywhere, at about one moment.
 type snapshot struct {
-	loops     []netio.Stats
-	delivery  *hdrhistogram.Histogram // microseconds, all loops
-	shards    hub.Counters            // all shards
-	sessions  sessionCounters         // all loops
-	hub       hub.Stats
-	broker    broker.Stats
-	health    broker.Health
-	memory    runtime.MemStats
-	memoryNow MemoryStats
+	loops    []netio.Stats
+	delivery *hdrhistogram.Histogram // microseconds, all loops
+	shards   hub.Counters            // all shards
+	sessions sessionCounters         // all loops
+	hub      hub.Stats
+	broker   broker.Stats
+	health   broker.Health
+	memory   MemoryStats
 }
 
 // take asks everybody. It fails if a loop does not answer.
@@ -116,9 +115,22 @@ func (g *Gateway) take(ctx context.Context) (*snapshot, error) {
 		s.shards.Add(shard)
 		s.sessions.add(here)
 	}
-	runtime.ReadMemStats(&s.memory)
-	s.memoryNow = MemoryStats{HeapBytes: s.memory.HeapAlloc, SysBytes: s.memory.Sys, Goroutines: runtime.NumGoroutine()}
+	s.memory = readMemory()
 	return s, nil
+}
+
+// readMemory asks the runtime without stopping the world.
+func readMemory() MemoryStats {
+	samples := []metrics.Sample{
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/total:bytes"},
+		{Name: "/sched/goroutines:goroutines"},
+	}
+	metrics.Read(samples)
+	return MemoryStats{
+		HeapBytes: samples[0].Value.Uint64(), SysBytes: samples[1].Value.Uint64(),
+		Goroutines: int(samples[2].Value.Uint64()),
+	}
 }
 
 func (c *sessionCounters) add(other sessionCounters) {
@@ -158,7 +170,7 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 			P99Ms:      float64(s.delivery.ValueAtQuantile(99)) / 1000,
 			Deliveries: uint64(s.delivery.TotalCount()), Dropped: s.shards.Skipped,
 		},
-		Memory: s.memoryNow,
+		Memory: s.memory,
 	}
 	for _, gaps := range s.shards.Gaps {
 		stats.Delivery.Gaps += gaps

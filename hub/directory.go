@@ -2,7 +2,6 @@ package hub
 
 import (
 	"hash/maphash"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -135,20 +134,18 @@ func (d *directory) wanting(channel string) uint64 {
 	return 0
 }
 
-// setConfirmed notes what the broker says of channel and calls tell for every loop that wants it,
-// under the lock, so that no loop that comes to want it now hears of it twice or not at all.
-func (d *directory) setConfirmed(channel string, confirmed bool, tell func(loop int)) {
+// setConfirmed notes what the broker says of channel and gives the loops that want it, a bit
+// each. One that comes to want it later learns it from want.
+func (d *directory) setConfirmed(channel string, confirmed bool) (loops uint64) {
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	entry := s.find(channel)
 	if entry == nil {
-		return
+		return 0
 	}
 	entry.confirmed = confirmed
-	for loops := entry.loops; loops != 0; loops &= loops - 1 {
-		tell(bits.TrailingZeros64(loops))
-	}
+	return entry.loops
 }
 
 // count gives the number of channels that somebody wants.

@@ -110,12 +110,16 @@ type publication struct {
 	born  int64 // [netio.Clock] time at which the broker had it
 }
 
-// interestChange tells a loop what the broker says of a channel.
+// interestChange tells a loop what the broker says of channels.
 type interestChange struct {
-	channel   string
+	channels  []string // at most changeChannelsMax
 	confirmed bool
 	lost      bool
 }
+
+// changeChannelsMax bounds the channels of one change, so that a loop that has a million of them
+// to confirm again does it in pieces.
+const changeChannelsMax = 256
 
 // Event hands over what the broker received on a channel. payload must not change any more. An
 // event that is not valid is dropped and counted; the returned error says why, for a log line of
@@ -199,17 +203,39 @@ func (h *Hub) Confirmed(subscriptions []broker.Subscription, lost bool) {
 	if lost {
 		h.echoes.forget()
 	}
-	for _, s := range subscriptions {
-		change := &interestChange{channel: s.Channel, confirmed: true, lost: lost}
-		h.directory.setConfirmed(s.Channel, true, func(loop int) { h.post(loop, change) })
-	}
+	h.changeInterest(subscriptions, interestChange{confirmed: true, lost: lost})
 }
 
 // Lost says that events on these subscriptions may be missing until they are confirmed again.
 func (h *Hub) Lost(subscriptions []broker.Subscription) {
+	h.changeInterest(subscriptions, interestChange{})
+}
+
+// changeInterest tells every loop of the changes to channels that it wants. They are never
+// refused: the number of channels bounds them.
+func (h *Hub) changeInterest(subscriptions []broker.Subscription, change interestChange) {
+	var batches [loopsMax][]string
+	tell := func(loop int) {
+		own := change
+		own.channels, batches[loop] = batches[loop], nil
+		if loop == len(h.shards) {
+			h.listeners.post(&own)
+			return
+		}
+		_ = h.shards[loop].loop.PostAlways(&own) // a closed loop has nobody to tell
+	}
 	for _, s := range subscriptions {
-		change := &interestChange{channel: s.Channel}
-		h.directory.setConfirmed(s.Channel, false, func(loop int) { h.post(loop, change) })
+		for loops := h.directory.setConfirmed(s.Channel, change.confirmed); loops != 0; loops &= loops - 1 {
+			loop := bits.TrailingZeros64(loops)
+			if batches[loop] = append(batches[loop], s.Channel); len(batches[loop]) == changeChannelsMax {
+				tell(loop)
+			}
+		}
+	}
+	for loop := range batches {
+		if len(batches[loop]) > 0 {
+			tell(loop)
+		}
 	}
 }
 

@@ -136,8 +136,11 @@ func (l *listeners) handle(item any) {
 		l.tell(channel.Name(), notice)
 		l.tell(channel.Type()+wildcardSuffix, notice)
 	case *interestChange:
-		if item.confirmed && item.lost {
-			l.tell(item.channel, Notice{Channel: item.channel, Gap: proto.GapBroker.String()})
+		if !item.confirmed || !item.lost {
+			return
+		}
+		for _, channel := range item.channels {
+			l.tell(channel, Notice{Channel: channel, Gap: proto.GapBroker.String()})
 		}
 	}
 }

@@ -62,7 +62,9 @@ func (s *Shard) Mail(item any) {
 	case *publication:
 		s.publish(item)
 	case *interestChange:
-		s.changeInterest(item)
+		for _, channel := range item.channels {
+			s.changeInterest(channel, item)
+		}
 	default:
 		s.hub.options.Events.Mail(s, item)
 	}
@@ -205,8 +207,8 @@ func (s *Shard) finish(w *walk) {
 }
 
 // changeInterest takes note of what the broker says of a channel.
-func (s *Shard) changeInterest(change *interestChange) {
-	index := s.names.find(change.channel)
+func (s *Shard) changeInterest(channel string, change *interestChange) {
+	index := s.names.find(channel)
 	if index == 0 {
 		return
 	}

@@ -14,6 +14,8 @@ const (
 	eventsPerTurn  = 256             // sockets heard in one turn
 	timersPerTurn  = 1024            // timers run in one turn
 	mailPerTurn    = 512             // posts taken in one turn
+	mailTimeMax    = 1_000_000       // nanoseconds of a turn after which no more post is taken
+	mailClockEvery = 16              // posts between two looks at the clock
 	readBufferSize = 64 << 10        // bytes heard from one socket in one turn
 	endDeadline    = 5 * time.Second // for the peer of an ending stream to take the rest and close
 	stallCheck     = Tick(10)        // ticks between two looks for stalled streams
@@ -206,6 +208,10 @@ func (l *Loop) Adopt(fd int, early []byte, guest any) error {
 // Post hands item to [Events.Mail]. It fails, and the item is dropped, if the mailbox is full
 // ([MailMax]) or the loop closed. Any goroutine.
 func (l *Loop) Post(item any) error { return l.post(item, false) }
+
+// PostAlways is Post without the bound, for what its poster bounds in another way. It fails only
+// if the loop is closed. Any goroutine.
+func (l *Loop) PostAlways(item any) error { return l.post(item, true) }
 
 // ErrMailboxFull says that a loop is too far behind to be told more.
 var ErrMailboxFull = errors.New("netio: the mailbox of the loop is full")

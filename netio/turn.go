@@ -108,12 +108,16 @@ func (l *Loop) readStream(slot Slot, s *stream) {
 	}
 }
 
-// handleMail takes the mail once and works through it, at most mailPerTurn posts.
+// handleMail takes the mail once and works through it, at most mailPerTurn posts and about
+// mailTimeMax long.
 func (l *Loop) handleMail() (more bool) {
 	if l.inbox == nil {
 		l.inbox = l.mailbox.take()
 	}
 	for n := 0; n < mailPerTurn && l.inbox != nil; n++ {
+		if n%mailClockEvery == mailClockEvery-1 && l.sys.now()-l.now > mailTimeMax {
+			break
+		}
 		item := l.inbox.item
 		l.inbox = l.inbox.next
 		l.counters.Mail++
