@@ -62,7 +62,7 @@ var replies = []struct {
 }{
 	{"NOAUTH", causeLogin, "give user and password in the Redis URL"},
 	{"WRONGPASS", causeLogin, "correct user and password in the Redis URL"},
-	{"NOPERM", causePermission, "allow the Redis user the commands subscribe, psubscribe, ssubscribe, their un- forms, publish, spublish, multi, exec, ping, select, client and cluster on the channels of the prefix and on its __millrace:*"},
+	{"NOPERM", causePermission, "allow the Redis user subscribe, unsubscribe, psubscribe, punsubscribe, ssubscribe, sunsubscribe, publish, spublish, multi, exec, ping (select, cluster|slots where used) and the channels of the prefix, its __millrace:* among them"},
 	{"LOADING", causeLoading, "Redis is reading its data; this ends by itself"},
 	{"MASTERDOWN", causeReplica, "the server is a replica that lost its primary; name the primary, or Sentinels"},
 	{"READONLY", causeReplica, "name the primary, or Sentinels, in the Redis URL"},

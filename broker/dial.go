@@ -32,7 +32,8 @@ const (
 // line is the connections of one client, which can be cut at once: closing the sockets is what
 // ends rueidis's goroutines however stuck their server is.
 type line struct {
-	ctx    context.Context
+	ctx    context.Context // ends when the line is severed, or its parent ends
+	cancel context.CancelFunc
 	reader *reader // of the next connection dialled, if that is for pub/sub
 	dialed func()  // called for each connection made, may be nil
 
@@ -82,8 +83,21 @@ func (l *line) feed(reader *reader) {
 	l.reader = reader
 }
 
+// newLine makes a line that is severed at the latest when parent ends. The caller severs it.
+func newLine(parent context.Context, dialed func()) *line {
+	l := &line{dialed: dialed, open: make(map[net.Conn]struct{})}
+	l.ctx, l.cancel = context.WithCancel(parent)
+	context.AfterFunc(l.ctx, l.closeAll)
+	return l
+}
+
 // sever closes all connections and lets no new one come.
 func (l *line) sever() {
+	l.cancel()
+	l.closeAll()
+}
+
+func (l *line) closeAll() {
 	l.mutex.Lock()
 	l.cut = true
 	open := make([]net.Conn, 0, len(l.open))
@@ -165,10 +179,6 @@ func (r *Redis) connect(l *line, option rueidis.ClientOption) (rueidis.Client, e
 		client.Close()
 	}
 	return nil, fmt.Errorf("connect: %w", err)
-}
-
-func newLine(ctx context.Context, dialed func()) *line {
-	return &line{ctx: ctx, dialed: dialed, open: make(map[net.Conn]struct{})}
 }
 
 // identity is what a server says of itself.

@@ -1,0 +1,147 @@
+package broker_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/redistest"
+)
+
+// counting returns callbacks that count events.
+func counting(events *atomic.Int64, confirmed *atomic.Int64) broker.Callbacks {
+	return broker.Callbacks{
+		Event:     func(string, []byte, time.Time) { events.Add(1) },
+		Confirmed: func(subs []broker.Subscription, _ bool) { confirmed.Add(int64(len(subs))) },
+		Lost:      func([]broker.Subscription) {},
+		Refused:   func(broker.Subscription, error) {},
+		Health:    func(broker.Health) {},
+	}
+}
+
+func startCounting(b *testing.B, url string) (made *broker.Redis, events, confirmed *atomic.Int64) {
+	b.Helper()
+	made, err := broker.NewRedis(broker.RedisOptions{URL: url, Logger: quiet()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = made.Close() })
+	events, confirmed = new(atomic.Int64), new(atomic.Int64)
+	if err := made.Start(counting(events, confirmed)); err != nil {
+		b.Fatal(err)
+	}
+	for !made.Health().Delivering {
+		time.Sleep(time.Millisecond)
+	}
+	return made, events, confirmed
+}
+
+// BenchmarkEvents is one event of 154 bytes from the socket to the callback. The publisher writes
+// finished bytes from a connection of its own, so that what is measured in allocations is ours.
+func BenchmarkEvents(b *testing.B) {
+	server := redistest.Start(b)
+	made, events, confirmed := startCounting(b, server.URL())
+	made.Subscribe(plain("job:1"))
+	for confirmed.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	connection, err := net.Dial("tcp", server.Addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer connection.Close()
+	go func() { _, _ = io.Copy(io.Discard, connection) }()
+	const perWrite = 256
+	payload := strings.Repeat("x", 154)
+	one := fmt.Sprintf("*3\r\n$7\r\nPUBLISH\r\n$5\r\njob:1\r\n$154\r\n%s\r\n", payload)
+	many := bytes.Repeat([]byte(one), perWrite)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for sent := 0; sent < b.N; sent += perWrite {
+		count := min(perWrite, b.N-sent)
+		if _, err := connection.Write(many[:count*len(one)]); err != nil {
+			b.Fatal(err)
+		}
+		for int64(sent)-events.Load() > 20_000 { // stay below the output buffer limit
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	for events.Load() < int64(b.N) {
+		time.Sleep(100 * time.Microsecond)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkSubscribe100k is the time from the first Subscribe to the last confirmation.
+func BenchmarkSubscribe100k(b *testing.B) {
+	const channels = 100_000
+	names := make([]string, channels)
+	for number := range names {
+		names[number] = "job:" + strconv.Itoa(number)
+	}
+	server := redistest.Start(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		made, _, confirmed := startCounting(b, server.URL())
+		b.StartTimer()
+		for _, name := range names {
+			made.Subscribe(plain(name))
+		}
+		for confirmed.Load() < channels {
+			time.Sleep(time.Millisecond)
+		}
+		b.StopTimer()
+		_ = made.Close()
+		b.StartTimer()
+	}
+}
+
+// BenchmarkPublish is one Publish of one message by several callers at once.
+func BenchmarkPublish(b *testing.B) {
+	server := redistest.Start(b)
+	made, _, _ := startCounting(b, server.URL())
+	payload := []byte(strings.Repeat("x", 154))
+	for _, callers := range []int{1, 64} {
+		b.Run(strconv.Itoa(callers)+" callers", func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetParallelism(callers)
+			b.RunParallel(func(next *testing.PB) {
+				for next.Next() {
+					if err := made.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: payload}}); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkMemory is one event through the memory broker.
+func BenchmarkMemory(b *testing.B) {
+	made := broker.NewMemory(broker.MemoryOptions{})
+	b.Cleanup(func() { _ = made.Close() })
+	events, confirmed := new(atomic.Int64), new(atomic.Int64)
+	if err := made.Start(counting(events, confirmed)); err != nil {
+		b.Fatal(err)
+	}
+	made.Subscribe(plain("job:1"))
+	for confirmed.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	message := []broker.Message{{Channel: "job:1", Payload: []byte(strings.Repeat("x", 154))}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := made.Publish(context.Background(), message); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
