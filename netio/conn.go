@@ -89,6 +89,8 @@ func newDeskConn(d *Desk, connection netpoll.Connection) *deskConn {
 		deadline:   now.Add(d.options.HandshakeTimeout),
 	}
 	connection.AddCloseCallback(c.closing)
+	c.mu.Lock() // expire must not see c before its timer is in it
+	defer c.mu.Unlock()
 	c.timer = time.AfterFunc(d.options.HandshakeTimeout, c.expire)
 	return c
 }

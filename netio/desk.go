@@ -294,6 +294,7 @@ func configureNetpoll() {
 			Runner:       runTask,
 			LoggerOutput: &netpollLog{sometimes: rate.Sometimes{First: 1, Interval: time.Second}},
 		})
+		netpoll.Initialize() // its poller needs descriptors, which there are now
 	})
 }
 

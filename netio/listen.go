@@ -202,8 +202,8 @@ func (l *DeskListener) Accept() (net.Conn, error) {
 	case nil:
 		l.pause = 0
 		if reason, refused := l.desk.admit(); refused {
-			syscall.Close(fd)
 			l.desk.counts.refuse(reason)
+			syscall.Close(fd)
 			return nil, nil
 		}
 		return &deskAccepted{fd: fd, local: l.address, remote: remote}, nil
@@ -269,8 +269,8 @@ func (l *DeskListener) shed() {
 		syscall.Close(l.reserve)
 		fd, _, err := accept(l.socket)
 		if err == nil {
-			syscall.Close(fd)
 			l.desk.counts.refuse(RefusedDescriptors)
+			syscall.Close(fd)
 		}
 		// Somebody else may have been faster; then the reserve is made again at the next pause.
 		var failure error

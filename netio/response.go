@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
-
-	"github.com/cloudwego/netpoll"
 )
 
 // deskResponse is the http.ResponseWriter of one request. It holds back up to deskAnswerBytesMax
@@ -415,21 +413,44 @@ func httpDate(now time.Time) string {
 // errSlowReader is what a handler's Write gives when the client does not read.
 var errSlowReader = errors.New("netio: the client is too slow in reading the answer")
 
+// sendPauseMin and sendPauseMax bound how long a task waits before it tries a full socket again.
+const (
+	sendPauseMin = time.Millisecond
+	sendPauseMax = 50 * time.Millisecond
+)
+
 // send writes p to the socket from the connection's task. Most answers fit into the kernel's
-// buffer; the rest of one that does not goes through netpoll, which waits for room.
+// buffer at once. For one that does not, send looks again at growing intervals, for WriteTimeout at
+// most: netpoll would wake it, but gives up on a client that has closed its sending half and is
+// still reading.
 func (c *deskConn) send(p []byte) error {
+	var deadline time.Time
+	pause := sendPauseMin
 	for len(p) > 0 {
 		n, errno := sendBytes(c.fd, p)
 		switch errno {
 		case 0:
 			p = p[n:]
+			pause = sendPauseMin
+			continue
 		case syscall.EINTR:
+			continue
 		case syscall.EAGAIN:
-			return c.sendSlowly(p)
 		default:
 			c.broken = true
 			return fmt.Errorf("netio: send the answer: %w", errno)
 		}
+		now := time.Now()
+		if deadline.IsZero() {
+			deadline = now.Add(c.desk.options.WriteTimeout)
+		}
+		if now.After(deadline) {
+			c.broken = true
+			c.desk.counts.refuse(RefusedSlowReader)
+			return errSlowReader
+		}
+		time.Sleep(pause)
+		pause = min(2*pause, sendPauseMax)
 	}
 	return nil
 }
@@ -445,43 +466,4 @@ func sendBytes(fd int, p []byte) (int, syscall.Errno) {
 		return 0, errno
 	}
 	return int(n), 0
-}
-
-// sendSlowly waits for a slow client, for WriteTimeout at most.
-func (c *deskConn) sendSlowly(p []byte) error {
-	timeout := c.desk.options.WriteTimeout
-	if !c.connection.IsActive() {
-		return c.sendHalfClosed(p, time.Now().Add(timeout))
-	}
-	c.connection.SetWriteTimeout(timeout)
-	_, err := c.connection.Write(p)
-	if err == nil {
-		return nil
-	}
-	c.broken = true
-	if errors.Is(err, netpoll.ErrWriteTimeout) {
-		c.desk.counts.refuse(RefusedSlowReader)
-		return errSlowReader
-	}
-	return fmt.Errorf("netio: send the answer: %w", err)
-}
-
-// sendHalfClosed serves a client that sends no more but may still be reading: netpoll no longer
-// waits for room on it, so this looks again and again.
-func (c *deskConn) sendHalfClosed(p []byte, deadline time.Time) error {
-	const pauseMax = 50 * time.Millisecond
-	for pause := time.Millisecond; time.Now().Before(deadline); pause = min(2*pause, pauseMax) {
-		n, errno := sendBytes(c.fd, p)
-		if errno != 0 && errno != syscall.EAGAIN {
-			c.broken = true
-			return fmt.Errorf("netio: send the answer: %w", errno)
-		}
-		if p = p[n:]; len(p) == 0 {
-			return nil
-		}
-		time.Sleep(pause)
-	}
-	c.broken = true
-	c.desk.counts.refuse(RefusedSlowReader)
-	return errSlowReader
 }
