@@ -92,7 +92,7 @@ func TestTailSurvivesARestart(t *testing.T) {
 	}
 	started.waitFor("again in")
 	second := (&invocation{arguments: []string{"serve", "--listen", strings.TrimPrefix(address, "http://")}}).start(t)
-	second.waitFor(`"serving"`)
+	second.waitFor(`"serving http://`)
 	started.waitFor(`"event":"gap"`)
 	publish("2")
 	started.waitFor(`"data":2}`)

@@ -42,11 +42,10 @@ func (c *serveCommand) Run(world *process) error {
 	}
 	ctx, stop := drainOnSignal(logger, os.Exit)
 	defer stop()
-	announce(logger, configured)
+	announce(logger, served.Addr(), configured)
 	if err := served.Run(ctx); err != nil {
 		return explainListen(err, configured)
 	}
-	logger.Info("the gateway has ended in good order")
 	return nil
 }
 
@@ -63,12 +62,17 @@ func checked(flags settings.Settings, world *process) (*settings.Loaded, setting
 	return loaded, keys
 }
 
-// announce warns of what is open and tells systemd that we are ready: the gateway listens, and
-// says so itself in the line after this.
-func announce(logger *slog.Logger, configured *settings.Settings) {
+// announce says in one line where the gateway serves, warns of what is open, and tells systemd
+// that we are ready: the gateway listens already.
+func announce(logger *slog.Logger, address net.Addr, configured *settings.Settings) {
 	if configured.InsecureNoAuth && !configured.Authenticated() && !configured.Listen.Loopback() {
 		logger.Warn("there is no authentication: whoever reaches this address may read and publish everything", "listen", configured.Listen)
 	}
+	source := "this process's memory"
+	if configured.Redis != "" {
+		source = configured.Redis.String()
+	}
+	logger.Info("serving "+addressOf(settings.Address(address.String())), "source", source, "authentication", configured.Authenticated())
 	notify(logger, daemon.SdNotifyReady)
 }
 
@@ -113,7 +117,7 @@ func handleSignal(logger *slog.Logger, received os.Signal, drain func()) {
 		logger.Info("SIGHUP is ignored: settings are read at start only, so restart to change them")
 		return
 	}
-	logger.Info("draining: streams are told to come back elsewhere; a second signal ends at once", "signal", received.String())
+	logger.Info("told to end: streams are drained first; a second signal ends at once", "signal", received.String())
 	notify(logger, daemon.SdNotifyStopping)
 	drain()
 }

@@ -16,14 +16,14 @@ import (
 	"github.com/millrace/millrace/internal/settings"
 )
 
-var servedAddress = regexp.MustCompile(`"msg":"serving","address":"(http://[0-9.:]+)"`)
+var servedAddress = regexp.MustCompile(`"msg":"serving (http://[0-9.:]+)"`)
 
 // startGateway starts `millrace serve` on a free port and gives its address.
 func startGateway(t *testing.T, run invocation) (*running, string) {
 	t.Helper()
 	run.arguments = append([]string{"serve", "--listen", "127.0.0.1:0"}, run.arguments...)
 	started := run.start(t)
-	started.waitFor(`"serving"`)
+	started.waitFor(`"serving http://`)
 	_, stderr := started.said()
 	return started, servedAddress.FindStringSubmatch(stderr)[1]
 }
@@ -41,7 +41,7 @@ func TestServeDrainsOnSignals(t *testing.T) {
 			started.waitFor("SIGHUP is ignored")
 			started.signal(number)
 			ended := started.wait()
-			if ended.code != 0 || !strings.Contains(ended.stderr, "draining") || !strings.Contains(ended.stderr, "good order") {
+			if ended.code != 0 || !strings.Contains(ended.stderr, "a second signal ends at once") || !strings.Contains(ended.stderr, "drained") {
 				t.Errorf("exit code %d:\n%s", ended.code, ended.stderr)
 			}
 		})
@@ -141,9 +141,9 @@ func TestExplainListen(t *testing.T) {
 
 func TestServeLogs(t *testing.T) {
 	for _, test := range []struct{ name, format, want string }{
-		{"json where nobody looks", "auto", `"msg":"serving","address":"http://127.0.0.1:`},
-		{"json", "json", `"msg":"serving","address":"http://127.0.0.1:`},
-		{"text", "text", ` INF serving address=http://127.0.0.1:`},
+		{"json where nobody looks", "auto", `"msg":"serving http://127.0.0.1:`},
+		{"json", "json", `"msg":"serving http://127.0.0.1:`},
+		{"text", "text", ` INF serving http://127.0.0.1:`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			run := invocation{arguments: []string{"serve", "--listen", "127.0.0.1:0", "--log-format", test.format}}
@@ -161,7 +161,7 @@ func TestServeWarnsOfNoAuthentication(t *testing.T) {
 	run := invocation{arguments: []string{"serve", "--listen", "0.0.0.0:0", "--insecure-no-auth"}}
 	started := run.start(t)
 	started.waitFor("there is no authentication")
-	started.waitFor(`"serving"`)
+	started.waitFor(`"serving http://`)
 	started.signal(syscall.SIGTERM)
 	started.wait()
 }

@@ -24,7 +24,7 @@ func (l *Loaded) Source(path string) Source {
 		if source, ok := l.sources[path]; ok {
 			return source
 		}
-		end := strings.LastIndexByte(path, '.')
+		end := strings.LastIndexAny(path, ".[")
 		if end < 0 {
 			return Source{}
 		}

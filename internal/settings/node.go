@@ -170,7 +170,7 @@ func (r *nodeReader) list(node *yaml.Node, target reflect.Value, path string, de
 	list, good := reflect.MakeSlice(target.Type(), 0, len(node.Content)), true
 	for index, item := range node.Content {
 		element := reflect.New(target.Type().Elem()).Elem()
-		itemPath := fmt.Sprintf("%s.%d", path, index)
+		itemPath := fmt.Sprintf("%s[%d]", path, index)
 		r.loaded.sources[itemPath] = r.source(item)
 		good = r.value(item, element, itemPath, depth+1) && good
 		list = reflect.Append(list, element)
