@@ -137,13 +137,17 @@ func answerJSON(w http.ResponseWriter, status int, value any) {
 // good, so it gets a stream that says when to retry, and ends.
 func (g *Gateway) answerLater(w http.ResponseWriter, code refusalCode) {
 	g.refused[code].Add(1)
-	header := w.Header()
+	setStreamHeader(w.Header())
+	w.Header().Set("Connection", "close")
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(proto.AppendSSERetry(nil, proto.FormSSEPlain, g.retryWait()))
+}
+
+// setStreamHeader sets what a parked event stream says by [proto.AppendSSEHead].
+func setStreamHeader(header http.Header) {
 	header.Set("Content-Type", "text/event-stream; charset=utf-8")
 	header.Set("Cache-Control", "no-store, no-transform")
 	header.Set("X-Accel-Buffering", "no")
-	header.Set("Connection", "close")
-	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(proto.AppendSSERetry(nil, proto.FormSSEPlain, g.retryWait()))
 }
 
 // retryWait is how long an SSE client is told to wait before it comes back: 3 s as in the seed,

@@ -40,9 +40,7 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 		form = proto.FormSSEPlain
 	}
 	if r.Method == http.MethodHead {
-		header := w.Header()
-		header.Set("Content-Type", "text/event-stream; charset=utf-8")
-		header.Set("Cache-Control", "no-store, no-transform")
+		setStreamHeader(w.Header())
 		w.WriteHeader(http.StatusOK)
 		return
 	}

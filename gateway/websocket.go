@@ -12,7 +12,7 @@ import (
 
 // serveWebSocket is GET /ws.
 func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	handshake, failure := proto.CheckUpgrade(r)
+	handshake, failure := proto.CheckUpgrade(withoutHead(r))
 	if failure != nil {
 		g.answer(w, r, refusalOf(failure))
 		return
@@ -53,6 +53,18 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		head:     proto.AppendSwitchingProtocols(nil, handshake.Accept, credential.Subprotocol, nil),
 		channels: g.unaskedChannels(who),
 	})
+}
+
+// withoutHead turns HEAD into the GET that it asks about: one that upgrades nothing, since HEAD
+// cannot (RFC 6455 4.1).
+func withoutHead(r *http.Request) *http.Request {
+	if r.Method != http.MethodHead {
+		return r
+	}
+	asked := r.Clone(r.Context())
+	asked.Method = http.MethodGet
+	asked.Header.Del("Upgrade")
+	return asked
 }
 
 // reader is a half-read message of one stream.
