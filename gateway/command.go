@@ -15,10 +15,16 @@ import (
 // ask is a subscribe command whose answer has to wait: for the broker's confirmation, or for a
 // webhook's verdict before that.
 type ask struct {
-	channel proto.Channel
-	ref     []byte
+	request subscribeRequest
 	since   netio.Tick
 	verdict bool // waits for a webhook
+}
+
+// subscribeRequest is one channel of a subscribe command.
+type subscribeRequest struct {
+	channel proto.Channel
+	ref     []byte
+	after   string // the id that the client would go on from; empty: live only
 }
 
 // command carries out one command of a client.
@@ -30,8 +36,12 @@ func (s *sessions) command(slot netio.Slot, one *session, text []byte) {
 	}
 	switch command.Kind {
 	case proto.Subscribe:
-		for _, channel := range command.Channels {
-			if !s.subscribe(slot, one, channel, command.Ref) {
+		for i, channel := range command.Channels {
+			request := subscribeRequest{channel: channel, ref: command.Ref}
+			if command.Since != nil {
+				request.after = command.Since[i]
+			}
+			if !s.subscribe(slot, one, request) {
 				return
 			}
 		}
@@ -61,23 +71,24 @@ func (s *sessions) channelsMax() int {
 }
 
 // subscribe handles one channel of a subscribe command; false means that the stream is ending.
-func (s *sessions) subscribe(slot netio.Slot, one *session, channel proto.Channel, ref []byte) bool {
-	switch decision := s.gateway.policy.Decide(s.who(one), channel); decision.Verdict {
+func (s *sessions) subscribe(slot netio.Slot, one *session, request subscribeRequest) bool {
+	switch decision := s.gateway.policy.Decide(s.who(one), request.channel); decision.Verdict {
 	case access.Allow:
-		s.subscribeNow(slot, channel, ref)
+		s.subscribeNow(slot, request)
 		return true
 	case access.Ask:
-		s.askWebhook(slot, one, channel, ref)
+		s.askWebhook(slot, one, request)
 		return true
 	default:
-		return s.deny(slot, channel, decision.Reason, ref)
+		return s.deny(slot, request, decision.Reason)
 	}
 }
 
 // deny refuses a channel, and with it the stream, unless the namespace says otherwise or nobody
 // could have such a channel.
-func (s *sessions) deny(slot netio.Slot, channel proto.Channel, reason access.Reason, ref []byte) bool {
-	s.refuse(slot, reason.Code(), denial(reason, channel), channel.Name(), ref)
+func (s *sessions) deny(slot netio.Slot, request subscribeRequest, reason access.Reason) bool {
+	channel := request.channel
+	s.refuse(slot, reason.Code(), denial(reason, channel), channel.Name(), request.ref)
 	switch {
 	case reason.Code() == proto.CodeBadChannel || !s.gateway.policy.Namespace(channel.Type()).ClosesOnDenied():
 		return true
@@ -90,12 +101,12 @@ func (s *sessions) deny(slot netio.Slot, channel proto.Channel, reason access.Re
 }
 
 // ask remembers that a subscription is to be answered. At most channelsMax wait per stream.
-func (s *sessions) ask(slot netio.Slot, channel proto.Channel, ref []byte) {
+func (s *sessions) ask(slot netio.Slot, request subscribeRequest) {
 	if len(s.asks[slot]) >= s.channelsMax() {
-		s.refuse(slot, proto.CodeRateLimited, "too many commands wait for an answer; slow down", channel.Name(), ref)
+		s.refuse(slot, proto.CodeRateLimited, "too many commands wait for an answer; slow down", request.channel.Name(), request.ref)
 		return
 	}
-	s.asks[slot] = append(s.asks[slot], ask{channel: channel, ref: ref, since: s.loop.Tick()})
+	s.asks[slot] = append(s.asks[slot], ask{request: request, since: s.loop.Tick()})
 }
 
 // answerAsk answers the commands that waited for the channel.
@@ -104,10 +115,10 @@ func (s *sessions) answerAsk(slot netio.Slot, channel proto.Channel) {
 		return
 	}
 	s.asks[slot] = slices.DeleteFunc(s.asks[slot], func(waiting ask) bool {
-		if waiting.channel != channel || waiting.verdict {
+		if waiting.request.channel != channel || waiting.verdict {
 			return false
 		}
-		s.say(slot, "subscribed", proto.AppendSubscribed(nil, channel.Name(), waiting.ref))
+		s.answerSubscribe(slot, waiting.request)
 		return true
 	})
 	s.tidyAsks(slot)
@@ -115,7 +126,7 @@ func (s *sessions) answerAsk(slot netio.Slot, channel proto.Channel) {
 
 // dropAsks forgets what waits for the channel, which the client no longer wants.
 func (s *sessions) dropAsks(slot netio.Slot, channel proto.Channel) {
-	s.asks[slot] = slices.DeleteFunc(s.asks[slot], func(waiting ask) bool { return waiting.channel == channel })
+	s.asks[slot] = slices.DeleteFunc(s.asks[slot], func(waiting ask) bool { return waiting.request.channel == channel })
 	s.tidyAsks(slot)
 }
 
@@ -129,9 +140,10 @@ func (s *sessions) tidyAsks(slot netio.Slot) {
 func (s *sessions) giveUpAsks(slot netio.Slot, now netio.Tick) {
 	for _, waiting := range s.asks[slot] {
 		if now >= waiting.since+ticks(s.gateway.timings.confirm) {
-			s.dropAsks(slot, waiting.channel)
-			s.shard.Unsubscribe(slot, waiting.channel)
-			s.refuse(slot, proto.CodeBrokerUnavailable, "the subscription could not be confirmed in time; try again", waiting.channel.Name(), waiting.ref)
+			request := waiting.request
+			s.dropAsks(slot, request.channel)
+			s.shard.Unsubscribe(slot, request.channel)
+			s.refuse(slot, proto.CodeBrokerUnavailable, "the subscription could not be confirmed in time; try again", request.channel.Name(), request.ref)
 			s.giveUpAsks(slot, now) // the list has changed
 			return
 		}
@@ -146,9 +158,9 @@ type verdict struct {
 }
 
 // askWebhook lets a goroutine ask whether the stream may hear the channel.
-func (s *sessions) askWebhook(slot netio.Slot, one *session, channel proto.Channel, ref []byte) {
+func (s *sessions) askWebhook(slot netio.Slot, one *session, request subscribeRequest) {
 	before := len(s.asks[slot])
-	s.ask(slot, channel, ref)
+	s.ask(slot, request)
 	waiting := s.asks[slot]
 	if len(waiting) == before {
 		return
@@ -156,8 +168,8 @@ func (s *sessions) askWebhook(slot netio.Slot, one *session, channel proto.Chann
 	waiting[before].verdict = true
 	who, id, g := s.who(one), s.loop.ID(slot), s.gateway
 	g.spawn(func(ctx context.Context) {
-		decision := g.policy.Ask(ctx, who, channel)
-		_ = s.loop.Post(&verdict{id: id, channel: channel, decision: decision})
+		decision := g.policy.Ask(ctx, who, request.channel)
+		_ = s.loop.Post(&verdict{id: id, channel: request.channel, decision: decision})
 	})
 }
 
@@ -168,16 +180,16 @@ func (s *sessions) judged(v *verdict) {
 		return
 	}
 	for i, waiting := range s.asks[slot] {
-		if waiting.channel != v.channel || !waiting.verdict {
+		if waiting.request.channel != v.channel || !waiting.verdict {
 			continue
 		}
 		s.asks[slot] = slices.Delete(s.asks[slot], i, i+1)
 		s.tidyAsks(slot)
 		if v.decision.Verdict == access.Allow {
-			s.subscribeNow(slot, v.channel, waiting.ref)
+			s.subscribeNow(slot, waiting.request)
 			s.arm(slot, s.at(slot))
 		} else {
-			s.deny(slot, v.channel, v.decision.Reason, waiting.ref)
+			s.deny(slot, waiting.request, v.decision.Reason)
 		}
 		return
 	}

@@ -243,7 +243,8 @@ func (s *sessions) pace(slot netio.Slot, one *session) bool {
 const burst = 4
 
 // subscribeNow subscribes a stream to a channel that it may hear, and answers when it is confirmed.
-func (s *sessions) subscribeNow(slot netio.Slot, channel proto.Channel, ref []byte) {
+func (s *sessions) subscribeNow(slot netio.Slot, request subscribeRequest) {
+	channel := request.channel
 	outcome := s.shard.Subscribe(slot, channel)
 	if channel.Wildcard() && outcome != hub.TooMany {
 		s.shard.SetForm(slot, proto.FormEnvelope)
@@ -251,12 +252,27 @@ func (s *sessions) subscribeNow(slot netio.Slot, channel proto.Channel, ref []by
 	switch outcome {
 	case hub.Confirmed, hub.AlreadyHas:
 		s.debug(slot, "subscribed", "channel", channel.Name())
-		s.say(slot, "subscribed", proto.AppendSubscribed(nil, channel.Name(), ref))
+		s.answerSubscribe(slot, request)
 	case hub.Asked, hub.AlreadyAsk:
-		s.ask(slot, channel, ref)
+		s.ask(slot, request)
 	case hub.TooMany:
-		s.refuse(slot, proto.CodeTooManySubscriptions, "this stream has as many channels as max-subscriptions allows; unsubscribe from one first", channel.Name(), ref)
+		s.refuse(slot, proto.CodeTooManySubscriptions, "this stream has as many channels as max-subscriptions allows; unsubscribe from one first", channel.Name(), request.ref)
 	}
+}
+
+// answerSubscribe tells a client that nothing on the channel is missed from here on, and, if it
+// would go on from a position, that something may be missing since then.
+func (s *sessions) answerSubscribe(slot netio.Slot, request subscribeRequest) {
+	name := request.channel.Name()
+	s.say(slot, "subscribed", proto.AppendSubscribed(nil, name, request.ref))
+	if request.after == "" {
+		return
+	}
+	after := ""
+	if _, err := proto.ParseID(request.after); err == nil {
+		after = request.after
+	}
+	s.say(slot, "gap", proto.AppendGap(nil, name, after, proto.GapUnknownPosition))
 }
 
 func (s *sessions) refuse(slot netio.Slot, code, message, channel string, ref []byte) {
