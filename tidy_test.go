@@ -47,16 +47,11 @@ var layers = map[string][]string{
 
 // longFiles names files over the limit, with the reason. The list may only shrink: an entry whose
 // file is short enough, or gone, fails the test.
-var longFiles = map[string]string{
-	"broker/brokertest/suite.go": "to be split by fault",
-	"netio/loop_test.go":         "to be split by outbox and turn",
-}
+var longFiles = map[string]string{}
 
 // longFunctions names functions over the limit, with the reason. The list may only shrink, as
 // above.
-var longFunctions = map[string]string{
-	"proto.reference": "a second, plain WebSocket reader to compare with: easiest to trust in one piece",
-}
+var longFunctions = map[string]string{}
 
 // sleepingTests names test files that may sleep, with the reason. A test that waits for something
 // polls with a deadline instead: a sleep is too short on a busy machine, too long on an idle one,

@@ -3,20 +3,15 @@ package netio
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/internal/sockettest"
 )
@@ -106,112 +101,6 @@ func TestEchoWithEarlyBytes(t *testing.T) {
 	got := make([]byte, len("hello early later"))
 	if _, err := io.ReadFull(client, got); err != nil || string(got) != "hello early later" {
 		t.Fatalf("read %q, %v", got, err)
-	}
-}
-
-// tornKernel tears writes at random and now and then refuses one, as a full socket would.
-type tornKernel struct {
-	kernel
-	random *rand.Rand
-}
-
-func (k *tornKernel) write(fd int, p []byte) (int, unix.Errno) {
-	if len(p) == 8 {
-		return k.kernel.write(fd, p) // the bell
-	}
-	if k.random.IntN(4) == 0 {
-		return 0, unix.EAGAIN
-	}
-	return k.kernel.write(fd, p[:1+k.random.IntN(len(p))])
-}
-
-func (k *tornKernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
-	if k.random.IntN(4) == 0 {
-		return 0, unix.EAGAIN
-	}
-	vectors = vectors[:1+k.random.IntN(len(vectors))]
-	return k.kernel.writev(fd, vectors)
-}
-
-func TestTornWritesKeepOrder(t *testing.T) {
-	const streams, events = 20, 400
-	for seed := range uint64(4) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			var slots []Slot
-			o := startLoop(t, LoopOptions{}, &tornKernel{kernel{}, rand.New(rand.NewPCG(seed, 1))}, func(o *owner) {
-				o.events.Adopted = func(s Slot, _ any) { slots = append(slots, s) }
-				o.events.Mail = func(item any) {
-					n := item.(int)
-					f := o.NewFrame(bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 1+n%50), o.Now())
-					for _, slot := range slots {
-						o.Send(slot, f, Lane(n%2))
-					}
-					o.Release(f)
-				}
-			})
-			var clients []*net.TCPConn
-			for range streams {
-				clients = append(clients, adopt(t, o, nil))
-			}
-			var want []byte
-			for n := range events {
-				if err := o.Post(n); err != nil {
-					t.Fatal(err)
-				}
-				want = append(want, bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 1+n%50)...)
-			}
-			for i, client := range clients {
-				got := make([]byte, len(want))
-				client.SetReadDeadline(time.Now().Add(20 * time.Second))
-				if n, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, want) {
-					t.Fatalf("client %d: %d of %d bytes, equal %v, %v", i, n, len(want), bytes.Equal(got, want), err)
-				}
-			}
-			s := stats(t, o)
-			if n := s.Delivery.TotalCount(); n != streams*events {
-				t.Errorf("the histogram has %d deliveries, not %d", n, streams*events)
-			}
-			o.Do(context.Background(), func() {
-				for f := 1; f < len(o.frames); f++ {
-					if o.frames[f].references != 0 || o.frames[f].bytes != nil {
-						t.Errorf("frame %d is still held %d times", f, o.frames[f].references)
-					}
-				}
-				if o.outboxesInUse != 0 {
-					t.Errorf("%d outboxes are left", o.outboxesInUse)
-				}
-			})
-		})
-	}
-}
-
-func TestBurstIsGathered(t *testing.T) {
-	const streams, events = 50, 50
-	var slots []Slot
-	o := startLoop(t, LoopOptions{}, nil, func(o *owner) {
-		o.events.Adopted = func(s Slot, _ any) { slots = append(slots, s) }
-	})
-	var clients []*net.TCPConn
-	for range streams {
-		clients = append(clients, adopt(t, o, nil))
-	}
-	before := stats(t, o).Writes
-	o.Do(context.Background(), func() {
-		for n := range events {
-			f := o.NewFrame([]byte{byte(n)}, 0)
-			for _, slot := range slots {
-				o.Send(slot, f, Bulk)
-			}
-			o.Release(f)
-		}
-	})
-	for _, client := range clients {
-		if _, err := io.ReadFull(client, make([]byte, events)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if writes := stats(t, o).Writes - before; writes != streams {
-		t.Errorf("%d events to %d streams took %d writes, not one a stream", events, streams, writes)
 	}
 }
 
@@ -358,65 +247,6 @@ func TestIDsOutliveTheirSlot(t *testing.T) {
 	})
 }
 
-func TestMailboxOrderAndBound(t *testing.T) {
-	var box mailbox
-	for n := range MailMax {
-		if ok, _ := box.push(n, false); !ok {
-			t.Fatalf("post %d refused", n)
-		}
-	}
-	if ok, _ := box.push("one more", false); ok {
-		t.Error("a full box took a post")
-	}
-	if ok, _ := box.push(MailMax, true); !ok {
-		t.Error("a full box refused an urgent post")
-	}
-	want := 0
-	for l := box.take(); l != nil; l = l.next {
-		if l.item != want {
-			t.Fatalf("item %v instead of %d", l.item, want)
-		}
-		want++
-	}
-	if want != MailMax+1 {
-		t.Errorf("%d items", want)
-	}
-	box.close()
-	if ok, _ := box.push(1, true); ok {
-		t.Error("a closed box took a post")
-	}
-}
-
-func TestMailFromManyKeepsEachOnesOrder(t *testing.T) {
-	const posters, each = 8, 5000
-	last := [posters]uint32{}
-	var total atomic.Int64
-	o := startLoop(t, LoopOptions{}, nil, func(o *owner) {
-		o.events.Mail = func(item any) {
-			v := item.(uint64)
-			poster, n := v>>32, uint32(v)
-			if n != last[poster]+1 {
-				panic("out of order")
-			}
-			last[poster] = n
-			total.Add(1)
-		}
-	})
-	for poster := range uint64(posters) {
-		go func() {
-			for n := uint64(1); n <= each; n++ {
-				for errors.Is(o.Post(poster<<32|n), ErrMailboxFull) {
-					runtime.Gosched()
-				}
-			}
-		}()
-	}
-	sockettest.Eventually(t, "all posts arrived", func() bool { return total.Load() == posters*each || o.panicked.Load() > 0 })
-	if o.panicked.Load() > 0 {
-		t.Error("posts of one poster came out of order")
-	}
-}
-
 func TestStoppedLoopRefuses(t *testing.T) {
 	o := startLoop(t, LoopOptions{}, nil, func(*owner) {})
 	o.Stop()
@@ -428,84 +258,5 @@ func TestStoppedLoopRefuses(t *testing.T) {
 	}
 	if _, err := o.Stats(context.Background()); !errors.Is(err, ErrLoopClosed) {
 		t.Errorf("Stats: %v", err)
-	}
-}
-
-// TestExpressOvertakesBulk holds the fairness of turns: an express send to one stream is
-// written before most of a walk over many that was queued earlier.
-func TestExpressOvertakesBulk(t *testing.T) {
-	const crowd = 2000
-	var slots []Slot
-	o := startLoop(t, LoopOptions{}, nil, func(o *owner) {
-		o.events.Adopted = func(s Slot, _ any) { slots = append(slots, s) }
-	})
-	for range crowd {
-		adopt(t, o, nil)
-	}
-	sockettest.Eventually(t, "all were adopted", func() bool { return stats(t, o).Open == crowd })
-	var bulkLeft atomic.Int64
-	o.Do(context.Background(), func() {
-		f := o.NewFrame([]byte("news"), 0)
-		for _, slot := range slots[:crowd-1] {
-			o.Send(slot, f, Bulk)
-		}
-		o.Release(f)
-		o.SendBytes(slots[crowd-1], []byte("answer"))
-	})
-	o.Do(context.Background(), func() {
-		if o.Queued(slots[crowd-1]) != 0 {
-			t.Error("the express send was not written in the first turn")
-		}
-		bulkLeft.Store(int64(o.outboxesInUse))
-	})
-	if bulkLeft.Load() == 0 {
-		t.Error("the whole crowd was written in one turn: turns are not bounded")
-	}
-}
-
-// TestDeliveryAllocatesNothing counts allocations of a walk and its flush in steady state, and
-// the system calls they make.
-func TestDeliveryAllocatesNothing(t *testing.T) {
-	const streams = 64
-	l, err := newLoop(LoopOptions{}, Events{
-		Adopted: func(Slot, any) {}, Received: func(Slot, []byte) {}, Timer: func(Slot) {}, Drained: func(Slot) {},
-		Closed: func(Slot, Reason) {}, Mail: func(any) {}, Work: func() bool { return false },
-	}, kernel{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.tearDown()
-	var clients []*net.TCPConn
-	for range streams {
-		fd, client := sockettest.Pair(t)
-		clients = append(clients, client)
-		l.arrive(&arrival{fd: fd})
-	}
-	payload := binary.BigEndian.AppendUint64(nil, 1)
-	discard := make([]byte, 1<<16)
-	deliver := func() {
-		f := l.NewFrame(payload, l.now)
-		for slot := Slot(1); slot <= streams; slot++ {
-			l.Send(slot, f, Bulk)
-		}
-		l.Release(f)
-		for l.flush() {
-			continue
-		}
-	}
-	deliver()
-	before := l.counters.Writes
-	const runs = 100
-	if allocations := testing.AllocsPerRun(runs, deliver); allocations != 0 {
-		t.Errorf("%v allocations per fan-out to %d streams", allocations, streams)
-	}
-	if calls := l.counters.Writes - before; calls != (runs+1)*streams {
-		t.Errorf("%d writes for %d deliveries", calls, (runs+1)*streams)
-	}
-	for _, client := range clients {
-		client.SetReadDeadline(time.Now().Add(time.Second))
-		if n, err := io.ReadFull(client, discard[:(runs+2)*8]); err != nil {
-			t.Fatal(n, err)
-		}
 	}
 }
