@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -389,20 +390,27 @@ func TestOutputBufferLimit(t *testing.T) {
 	recorder.Wait(t, "recovery", func() bool { return recorder.CountOf(brokertest.Mended, plain("job:1")) == 1 })
 }
 
-// TestPanickingCallback costs the connection, not the process, and is told with its stack.
+// TestPanickingCallback costs the connection, or nothing, but not the process.
 func TestPanickingCallback(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	recorder := brokertest.NewRecorder()
 	callbacks := recorder.Callbacks()
-	event := callbacks.Event
+	event, confirmed := callbacks.Event, callbacks.Confirmed
 	callbacks.Event = func(channel string, payload []byte, received time.Time) {
 		if string(payload) == "panic" {
 			panic("a defect")
 		}
 		event(channel, payload, received)
 	}
-	b, err := broker.NewRedis(broker.RedisOptions{URL: server.URL(), Logger: quiet()})
+	callbacks.Confirmed = func(subs []broker.Subscription, lost bool) {
+		if subs[0].Channel == "job:panic" {
+			panic("another defect")
+		}
+		confirmed(subs, lost)
+	}
+	lines := &journal{}
+	b, err := broker.NewRedis(broker.RedisOptions{URL: server.URL(), Logger: slog.New(slog.NewTextHandler(lines, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,6 +421,11 @@ func TestPanickingCallback(t *testing.T) {
 	ready(t, b, recorder, plain("job:1"))
 	server.CLI(t, "PUBLISH", "job:1", "panic")
 	recorder.Wait(t, "recovery", func() bool { return recorder.CountOf(brokertest.Mended, plain("job:1")) == 1 })
+	b.Subscribe(plain("job:panic"))
+	recorder.Wait(t, "both lines with their stacks", func() bool {
+		return strings.Contains(lines.String(), "a defect") && strings.Contains(lines.String(), "another defect") &&
+			strings.Contains(lines.String(), "fault_test.go")
+	})
 	server.CLI(t, "PUBLISH", "job:1", "x")
 	recorder.WaitEvents(t, "job:1", 1)
 }
