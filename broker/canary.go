@@ -13,7 +13,7 @@ const (
 	canaryInterval = time.Second
 	// canarySilence is how long none may come back before the node counts as not delivering: one
 	// interval, and what the round trip may take when everything is busy.
-	canarySilence = 2500 * time.Millisecond
+	canarySilence = 2250 * time.Millisecond
 	// canaryWatch is how often that is looked at.
 	canaryWatch = 100 * time.Millisecond
 	// busSilence is how long the node of plain channels may not hear the canaries of most other
