@@ -11,8 +11,9 @@ import (
 const (
 	// canaryInterval is how often a canary is published per node.
 	canaryInterval = time.Second
-	// canarySilence is how long none may come back before the node counts as not delivering.
-	canarySilence = 2 * time.Second
+	// canarySilence is how long none may come back before the node counts as not delivering: one
+	// interval, and what the round trip may take when everything is busy.
+	canarySilence = 2250 * time.Millisecond
 	// canaryWatch is how often that is looked at.
 	canaryWatch = 100 * time.Millisecond
 	// busSilence is how long the node of plain channels may not hear the canaries of most other
@@ -39,6 +40,8 @@ type canary struct {
 	refused  atomic.Bool            // Redis does not allow it: nothing can be proved
 	deaf     atomic.Bool            // and what it does not allow is to listen to it
 	lost     atomic.Bool            // its slot moved away
+
+	watched, excused time.Duration // of the watch
 }
 
 func newCanary(kind Kind, name string) *canary {
@@ -161,6 +164,8 @@ func (s *session) tellDelivered() {
 // primary that was demoted goes on delivering its own canary.
 func (s *session) probeLoop() {
 	roleAsked := time.Now()
+	ticker := time.NewTicker(canaryInterval)
+	defer ticker.Stop()
 	for {
 		for _, c := range s.canaries {
 			s.probe(c)
@@ -169,7 +174,9 @@ func (s *session) probeLoop() {
 			roleAsked = time.Now()
 			s.askRole()
 		}
-		if !pause(s.ctx, canaryInterval, nil) {
+		select {
+		case <-ticker.C:
+		case <-s.ctx.Done():
 			return
 		}
 	}
@@ -228,15 +235,19 @@ func (s *session) askRole() {
 func (s *session) watch() {
 	ticker := time.NewTicker(canaryWatch)
 	defer ticker.Stop()
+	looked := time.Now()
 	for {
 		select {
 		case <-ticker.C:
 		case <-s.ctx.Done():
 			return
 		}
+		// Time in which this process did not run proves nothing about Redis: a canary that came
+		// then still waits to be read.
+		late := max(time.Since(looked)-2*canaryWatch, 0)
+		looked = time.Now()
 		for _, c := range s.canaries {
-			silent := time.Since(s.opened) - time.Duration(c.returned.Load())
-			if silent >= canarySilence && !c.refused.Load() && !c.lost.Load() {
+			if c.silentFor(time.Since(s.opened), late) >= canarySilence {
 				s.fail(errSilent)
 				return
 			}
@@ -246,4 +257,18 @@ func (s *session) watch() {
 			return
 		}
 	}
+}
+
+// silentFor returns how long the canary has been missing, less the time in which nobody could
+// have noticed its return. It is called by the watch alone.
+func (c *canary) silentFor(now, late time.Duration) time.Duration {
+	if c.refused.Load() || c.lost.Load() {
+		return 0
+	}
+	returned := time.Duration(c.returned.Load())
+	if returned != c.watched {
+		c.watched, c.excused = returned, 0
+	}
+	c.excused += late
+	return now - returned - c.excused
 }

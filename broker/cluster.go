@@ -5,10 +5,14 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
 )
+
+// formerForget is how long the address of a former node is still asked for the slots.
+const formerForget = 5 * time.Minute
 
 // slotRange is one row of CLUSTER SLOTS: the primary of the slots from first to last.
 type slotRange struct {
@@ -39,52 +43,100 @@ func (r *Redis) followCluster() {
 	}
 }
 
-// readSlots asks the nodes that serve now, else the addresses of the URL. Any primary may answer
-// with yesterday's view for a moment; whoever acts on it is told MOVED and asks again.
+// readSlots asks the nodes that serve now, the addresses of the URL, and those that were nodes a
+// while ago, all at once, and returns the view that most of them share. Any node may answer with
+// yesterday's view for a moment, and whoever acts on that is told MOVED and asks again; but one
+// that was cut off from the rest must not become our only source.
 func (r *Redis) readSlots() ([]slotRange, error) {
-	var sessions []*session
-	r.mutex.Lock()
-	for _, n := range r.nodes {
-		if n != nil && n.session != nil {
-			sessions = append(sessions, n.session)
-		}
+	sources := r.slotSources()
+	views := make([][]slotRange, len(sources))
+	faults := make([]error, len(sources))
+	var asked sync.WaitGroup
+	at := 0
+	for address, s := range sources {
+		index := at
+		at++
+		asked.Go(func() {
+			ask := func(ctx context.Context, client rueidis.Client) error {
+				ctx, cancel := context.WithTimeout(ctx, canaryInterval)
+				defer cancel()
+				views[index], faults[index] = askSlots(ctx, client, address)
+				return faults[index]
+			}
+			if s != nil {
+				_ = ask(s.ctx, s.client)
+			} else {
+				faults[index] = r.visit(address, ask)
+			}
+		})
 	}
-	r.mutex.Unlock()
-	var best []slotRange
-	err := errNoSlots
-	// The majority of the nodes that serve: a node that was cut off has a view of its own.
-	views := make(map[string]int)
-	for _, s := range sessions {
-		ctx, cancel := context.WithTimeout(s.ctx, canaryInterval)
-		ranges, fault := askSlots(ctx, s.client, s.node.target())
-		cancel()
-		if fault != nil {
-			err = fault
-			continue
-		}
-		key := describe(ranges)
-		views[key]++
-		if best == nil || views[key] > views[describe(best)] {
-			best = ranges
-		}
-	}
-	if best != nil {
+	asked.Wait()
+	if best := mostShared(views); best != nil {
 		return best, nil
 	}
-	for _, address := range r.target.addresses {
-		fault := r.visit(address, func(ctx context.Context, client rueidis.Client) error {
-			ranges, fault := askSlots(ctx, client, address)
-			best = ranges
-			return fault
-		})
-		if fault == nil && len(best) > 0 {
-			return best, nil
-		}
+	for _, fault := range faults {
 		if fault != nil {
-			err = fault
+			return nil, fault
 		}
 	}
-	return nil, err
+	return nil, errNoSlots
+}
+
+// slotSources returns who can be asked for the slots, and by which session; nil is for a
+// connection that must be made.
+func (r *Redis) slotSources() map[string]*session {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	sources := make(map[string]*session)
+	for _, address := range r.target.addresses {
+		sources[address] = nil
+	}
+	for address, at := range r.former {
+		if time.Since(at) > formerForget {
+			delete(r.former, address)
+			continue
+		}
+		sources[address] = nil
+	}
+	for _, n := range r.nodes {
+		if n != nil && n.session != nil {
+			sources[n.address] = n.session
+		}
+	}
+	return sources
+}
+
+// mostShared returns the view that came most often, of equally shared ones the one that knows
+// more slots.
+func mostShared(views [][]slotRange) []slotRange {
+	votes := make(map[string]int)
+	var best []slotRange
+	rank := func(view []slotRange) (int, int) {
+		slots := 0
+		for _, one := range view {
+			slots += one.last - one.first + 1
+		}
+		return votes[describe(view)], slots
+	}
+	for _, view := range views {
+		if view != nil {
+			votes[describe(view)]++
+		}
+	}
+	for _, view := range views {
+		if view == nil {
+			continue
+		}
+		shared, slots := rank(view)
+		bestShared, bestSlots := 0, 0
+		if best != nil {
+			bestShared, bestSlots = rank(best)
+		}
+		if shared > bestShared || shared == bestShared && slots > bestSlots {
+			best = view
+		}
+	}
+	return best
 }
 
 func describe(ranges []slotRange) string {
@@ -213,6 +265,7 @@ func (r *Redis) giveUp(n *node) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	r.nodes[n.number] = nil
+	r.former[n.address] = time.Now()
 }
 
 // deafToBus reports whether the session carries the plain channels of a Cluster but does not hear

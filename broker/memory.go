@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,8 @@ type MemoryOptions struct {
 	// that finds no room waits. Default and at most 65,536; a single Publish of more messages
 	// than that fails.
 	QueueMessagesMax int
+	// Logger takes a line if a callback panics. Nil: slog.Default().
+	Logger *slog.Logger
 }
 
 // memoryQueueMessagesMax is the default of MemoryOptions.QueueMessagesMax: at a few hundred
@@ -29,6 +33,7 @@ const memoryQueueMessagesMax = 1 << 16
 type Memory struct {
 	linger time.Duration
 	room   int
+	logger *slog.Logger
 
 	callbacks Callbacks // set by Start
 
@@ -88,8 +93,12 @@ func NewMemory(options MemoryOptions) *Memory {
 	if room <= 0 || room > memoryQueueMessagesMax {
 		room = memoryQueueMessagesMax
 	}
+	logger := options.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
 	return &Memory{
-		linger: linger, room: room,
+		linger: linger, room: room, logger: logger,
 		wanted: make(map[Subscription]*memoryEntry), patterns: make(map[string]bool),
 		freed: make(chan struct{}),
 		wake:  make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
@@ -250,7 +259,7 @@ func (m *Memory) enter(ctx context.Context, messages []Message) error {
 // run does the jobs in order.
 func (m *Memory) run() {
 	defer close(m.done)
-	m.callbacks.Health(m.Health())
+	m.tell(func() { m.callbacks.Health(m.Health()) })
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -327,7 +336,7 @@ func (m *Memory) do(job memoryJob) {
 		message := &job.messages[index]
 		if m.wants(message) {
 			m.events.Add(1)
-			m.callbacks.Event(message.Channel, message.Payload, job.published)
+			m.tell(func() { m.callbacks.Event(message.Channel, message.Payload, job.published) })
 		}
 	}
 	m.mutex.Lock()
@@ -335,6 +344,16 @@ func (m *Memory) do(job memoryJob) {
 	close(m.freed)
 	m.freed = make(chan struct{})
 	m.mutex.Unlock()
+}
+
+// tell runs a callback. A panic in it is logged and goes no further.
+func (m *Memory) tell(callback func()) {
+	defer func() {
+		if value := recover(); value != nil {
+			m.logger.Error("a callback of the broker panicked", "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+		}
+	}()
+	callback()
 }
 
 // confirm makes a subscription count from here on.
@@ -358,7 +377,7 @@ func (m *Memory) confirm(sub Subscription) {
 		m.patterns[strings.TrimSuffix(sub.Channel, "*")] = true
 	}
 	m.mutex.Unlock()
-	m.callbacks.Confirmed([]Subscription{sub}, false)
+	m.tell(func() { m.callbacks.Confirmed([]Subscription{sub}, false) })
 }
 
 // wants reports whether somebody listens to the message's channel.

@@ -181,9 +181,9 @@ func (r *Redis) loseChunk(chunk int, visit func(uint32, *entry) bool) {
 
 // tellLost calls Lost. The caller holds calls.
 func (r *Redis) tellLost(lost []Subscription) {
-	if len(lost) == 0 || r.closing.Load() {
+	if len(lost) == 0 {
 		return
 	}
 	r.losses.Add(uint64(len(lost)))
-	r.callbacks.Lost(lost)
+	r.tell(func() { r.callbacks.Lost(lost) })
 }

@@ -266,7 +266,11 @@ func (s *session) sendPublished(taken []*publishRequest, count int) {
 		if length > 1 {
 			length += 2
 		}
-		request.done <- outcome(results[:length])
+		err := outcome(results[:length])
+		if errors.Is(err, context.Canceled) && s.ctx.Err() != nil {
+			err = context.Cause(s.ctx)
+		}
+		request.done <- err
 		results = results[length:]
 	}
 }

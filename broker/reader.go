@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"fmt"
 	"runtime/debug"
 	"time"
 	"unsafe"
@@ -83,7 +82,7 @@ func (d *reader) onMessage(m rueidis.PubSubMessage) {
 // channels live on, and the subscriptions are reported as lost.
 func (d *reader) guard() {
 	if value := recover(); value != nil {
-		d.session.fail(&callbackPanic{value: fmt.Sprint(value), stack: debug.Stack()})
+		d.session.fail(&callbackPanic{value: value, stack: debug.Stack()})
 	}
 }
 
@@ -172,14 +171,11 @@ func (d *reader) tellAnswered() {
 	}
 	d.answered = d.answered[:0]
 	r.mutex.Unlock()
-	if r.closing.Load() {
-		return
-	}
 	if len(fresh) > 0 {
-		r.callbacks.Confirmed(fresh, false)
+		r.tell(func() { r.callbacks.Confirmed(fresh, false) })
 	}
 	if len(again) > 0 {
-		r.callbacks.Confirmed(again, true)
+		r.tell(func() { r.callbacks.Confirmed(again, true) })
 	}
 }
 

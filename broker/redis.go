@@ -73,18 +73,19 @@ type Redis struct {
 	started      bool
 	closed       bool
 	table        *registry
-	nodes        []*node             // by number; nil where one was given up
-	cluster      bool                // the mode that was found
-	slots        *[slotCount]int16   // Cluster: the node of each slot, or noNode
-	plain        int16               // the node of Plain and Pattern subscriptions, or noNode
-	lingering    delayQueue          // for linger
-	moved        delayQueue          // for movedRetry
-	refused      delayQueue          // for refusedRetry
-	health       Health              // as last told
-	fault        string              // of the search for nodes, while there is none
-	refresh      chan struct{}       // asks for the Cluster's topology, buffered by one
-	janitorWake  chan struct{}       // a delay queue is no longer empty, buffered by one
-	lastReported map[string]reported // by node and cause
+	nodes        []*node              // by number; nil where one was given up
+	cluster      bool                 // the mode that was found
+	slots        *[slotCount]int16    // Cluster: the node of each slot, or noNode
+	plain        int16                // the node of Plain and Pattern subscriptions, or noNode
+	lingering    delayQueue           // for linger
+	moved        delayQueue           // for movedRetry
+	refused      delayQueue           // for refusedRetry
+	health       Health               // as last told
+	fault        string               // of the search for nodes, while there is none
+	refresh      chan struct{}        // asks for the Cluster's topology, buffered by one
+	janitorWake  chan struct{}        // a delay queue is no longer empty, buffered by one
+	former       map[string]time.Time // Cluster: addresses of nodes that were given up, and when
+	lastReported map[string]reported  // by node and cause
 }
 
 var _ Broker = (*Redis)(nil)
@@ -119,7 +120,7 @@ func NewRedis(options RedisOptions) (*Redis, error) {
 		table: newRegistry(), plain: noNode,
 		health:  Health{Reason: errNotConnected.Error(), Since: now},
 		refresh: make(chan struct{}, 1), janitorWake: make(chan struct{}, 1),
-		lastReported: make(map[string]reported),
+		former: make(map[string]time.Time), lastReported: make(map[string]reported),
 	}, nil
 }
 

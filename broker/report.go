@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -79,6 +80,21 @@ func (r *Redis) recovered(where string, away time.Duration) {
 	}
 }
 
+// tell runs a callback other than Event, unless the broker is being closed. A panic in it is
+// logged and goes no further: the process and everybody else's channels live on. The caller
+// holds calls.
+func (r *Redis) tell(callback func()) {
+	if r.closing.Load() {
+		return
+	}
+	defer func() {
+		if value := recover(); value != nil {
+			r.report("callback", &callbackPanic{value: value, stack: debug.Stack()})
+		}
+	}()
+	callback()
+}
+
 // seekFault notes why no node is known, for Health.
 func (r *Redis) seekFault(where string, err error) {
 	r.report(where, err)
@@ -100,8 +116,8 @@ func (r *Redis) tellHealth() {
 	}
 	r.health = now
 	r.mutex.Unlock()
-	if changed && !r.closing.Load() {
-		r.callbacks.Health(now)
+	if changed {
+		r.tell(func() { r.callbacks.Health(now) })
 	}
 }
 

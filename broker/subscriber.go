@@ -16,8 +16,8 @@ const (
 	// batchTimeout bounds the answer to a batch.
 	batchTimeout = 5 * time.Second
 	// resubscribePause is the jittered pause between batches after a reconnect: a fleet whose
-	// Redis came back asks for at most 100,000 channels a second and gateway.
-	resubscribePause = 10 * time.Millisecond
+	// Redis came back asks for at most 200,000 channels a second and gateway.
+	resubscribePause = 5 * time.Millisecond
 )
 
 // command is one SUBSCRIBE or UNSUBSCRIBE and the entries that it names.
@@ -165,8 +165,8 @@ func (s *session) confirmAgain(indexes []uint32) {
 		}
 	}
 	r.mutex.Unlock()
-	if len(subs) > 0 && s.ctx.Err() == nil && !r.closing.Load() {
-		r.callbacks.Confirmed(subs, false)
+	if len(subs) > 0 && s.ctx.Err() == nil {
+		r.tell(func() { r.callbacks.Confirmed(subs, false) })
 	}
 }
 
@@ -275,11 +275,9 @@ func (s *session) sortRefused(c *command, class cause) (refused []Subscription) 
 
 // tellRefused calls Refused. The caller holds calls.
 func (s *session) tellRefused(refused []Subscription, err error) {
-	if s.node.broker.closing.Load() {
-		return
-	}
+	r := s.node.broker
 	for _, sub := range refused {
-		s.node.broker.callbacks.Refused(sub, err)
+		r.tell(func() { r.callbacks.Refused(sub, err) })
 	}
 }
 

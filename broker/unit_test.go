@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"net/url"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,6 +70,7 @@ func TestParseURLRefuses(t *testing.T) {
 		{"fragment", "redis://a#" + secret, "fragment"},
 		{"raw percent in the password", "redis://u:" + secret + "%zz@a:1", "%XX"},
 		{"raw comma in the password", "redis://u:" + secret + ",x@a:1", "address 1 of 2"},
+		{"number and raw comma in the password", "redis://u:123," + secret + "@a:1", "%2C"},
 		{"database no number", "redis://a/" + secret, "must be a number"},
 		{"negative database", "redis://a?db=-1", "must be a number"},
 		{"unknown query", "redis://a?password=" + secret, "unknown query"},
@@ -95,6 +97,30 @@ func TestParseURLRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzParseURL: what was escaped comes back, and no error quotes a password.
+func FuzzParseURL(f *testing.F) {
+	f.Add("user", "pass", "a:1,b:2")
+	f.Add("", "p,@:/?#%", "redis.example")
+	f.Add("u", "", "[::1]:1,[::2]")
+	f.Fuzz(func(t *testing.T, user, password, addresses string) {
+		const secret = "correct-horse-battery"
+		raw := "redis://" + url.UserPassword(user, password+secret).String() + "@" + addresses
+		got, err := broker.ParseURL(raw)
+		if err != nil {
+			if strings.Contains(err.Error(), secret) {
+				t.Fatalf("the error quotes the password: %v", err)
+			}
+			return
+		}
+		if !strings.Contains(addresses, "@") && (got.Username != user || got.Password != password+secret) {
+			t.Fatalf("user %q password %q became %q %q", user, password+secret, got.Username, got.Password)
+		}
+		if _, err := broker.ParseURL("redis://:" + password + secret + "@" + addresses); err != nil && strings.Contains(err.Error(), secret) {
+			t.Fatalf("the error quotes the password: %v", err)
+		}
+	})
 }
 
 func TestSlot(t *testing.T) {

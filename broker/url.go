@@ -55,6 +55,11 @@ func parseURL(raw string) (target, error) {
 	}
 	var paths []string
 	for index, piece := range pieces {
+		if index > 0 && parsed.username == "" && parsed.password == "" && strings.Contains(piece, "@") {
+			// More likely than a user in the second place only is a comma in a password, and
+			// then what stands before it is no host but half of that password.
+			return target{}, errors.New("redis URL: user and password belong to the first address; a comma in them is written %2C")
+		}
 		path, err := parsed.addPiece(piece, scheme, port)
 		if err != nil {
 			return target{}, fmt.Errorf("redis URL, address %d of %d: %w", index+1, len(pieces), err)
