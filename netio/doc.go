@@ -22,7 +22,7 @@
 // One goroutine owns an epoll instance, a slab of streams without pointers, their outboxes and
 // timers. Everybody else posts to its mailbox. A turn has a fixed order:
 //
-//	wait     for the kernel, or not at all while there is work left
+//	wait     for the kernel and for mail, or not at all while there is work left
 //	read     what sockets sent, through one buffer for the whole loop
 //	mail     what others posted: arrivals, events, questions
 //	timers   whose tick has come
@@ -47,7 +47,7 @@
 //
 // # Bounds
 //
-// Mailbox: [MailMax] posts; beyond it Post says no and the poster must make the loss known.
+// Mailbox: [MailMax] posts, but for what its posters bound otherwise; beyond it Post says no and the poster must make the loss known.
 // Outbox: the owner asks [Loop.Queued] before it sends and keeps its own budget; netio closes a
 // stream whose oldest queued byte is older than the stall limit. Requests in flight on the desk,
 // bytes of a head, time to a whole head and bytes of a buffered answer are set in [DeskOptions].

@@ -156,7 +156,7 @@ func (l *Loop) writable(slot Slot, s *stream) {
 
 // interest sets what epoll watches a socket for, besides what it sends.
 func (l *Loop) interest(slot Slot, s *stream, more uint32) {
-	errno := l.sys.epollControl(l.epoll, unix.EPOLL_CTL_MOD, int(s.fd), readEvents|more, epollKey(slot, s.generation))
+	errno := l.sys.epollControl(unix.EPOLL_CTL_MOD, int(s.fd), readEvents|more, epollKey(slot, s.generation))
 	if errno != 0 {
 		l.Close(slot, ReasonPeerReset)
 	}

@@ -20,7 +20,6 @@ const (
 	endDeadline    = 5 * time.Second // for the peer of an ending stream to take the rest and close
 	stallCheck     = Tick(10)        // ticks between two looks for stalled streams
 	readEvents     = uint32(unix.EPOLLIN | unix.EPOLLRDHUP)
-	ringerKey      = ^uint64(0) // the epoll key of the mailbox's bell
 )
 
 // ErrLoopClosed is returned for what reaches a loop after its end.
@@ -91,7 +90,6 @@ type Stats struct {
 type Loop struct {
 	// Shared with posters.
 	mailbox mailbox
-	ringer  int
 	index   uint8
 	done    chan struct{}
 
@@ -133,7 +131,11 @@ type Loop struct {
 
 // NewLoop makes a loop; [Loop.Run] turns it. Any number may exist.
 func NewLoop(options LoopOptions, events Events) (*Loop, error) {
-	return newLoop(options, events, kernel{})
+	k, err := newKernel()
+	if err != nil {
+		return nil, fmt.Errorf("netio: %w", err)
+	}
+	return newLoop(options, events, k)
 }
 
 func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {
@@ -165,26 +167,7 @@ func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {
 	l.streams.Grow(0)
 	l.outboxes.Grow(0)
 	l.chunks.Grow(0)
-	return l, l.openDescriptors()
-}
-
-func (l *Loop) openDescriptors() error {
-	var errno unix.Errno
-	if l.epoll, errno = l.sys.epollCreate(); errno != 0 {
-		return fmt.Errorf("netio: make an epoll instance for a loop: %w", errno)
-	}
-	if l.ringer, errno = l.sys.eventfd(); errno != 0 {
-		l.sys.close(l.epoll)
-		return fmt.Errorf("netio: make an eventfd for a loop: %w", errno)
-	}
-	// Edge-triggered: the bell is never read, each ring is one event.
-	errno = l.sys.epollControl(l.epoll, unix.EPOLL_CTL_ADD, l.ringer, unix.EPOLLIN|unix.EPOLLET, ringerKey)
-	if errno != 0 {
-		l.sys.close(l.epoll)
-		l.sys.close(l.ringer)
-		return fmt.Errorf("netio: watch the eventfd of a loop: %w", errno)
-	}
-	return nil
+	return l, nil
 }
 
 // arrival, stop and question are the posts that netio itself understands.
@@ -219,7 +202,7 @@ var ErrMailboxFull = errors.New("netio: the mailbox of the loop is full")
 func (l *Loop) post(item any, urgent bool) error {
 	ok, ring := l.mailbox.push(item, urgent)
 	if ring {
-		l.ring()
+		l.sys.wake()
 	}
 	if ok {
 		return nil
@@ -228,11 +211,6 @@ func (l *Loop) post(item any, urgent bool) error {
 		return ErrLoopClosed
 	}
 	return ErrMailboxFull
-}
-
-func (l *Loop) ring() {
-	one := [8]byte{1}
-	l.sys.write(l.ringer, one[:])
 }
 
 // Do runs ask on the loop and waits for it. Any goroutine but the loop's.

@@ -23,6 +23,15 @@ type owner struct {
 	panicked atomic.Int64
 }
 
+func newTestKernel(t testing.TB) *kernel {
+	t.Helper()
+	k, err := newKernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 func startLoop(t testing.TB, options LoopOptions, k sys, fill func(o *owner)) *owner {
 	t.Helper()
 	o := &owner{}
@@ -37,7 +46,7 @@ func startLoop(t testing.TB, options LoopOptions, k sys, fill func(o *owner)) *o
 		Panicked: func(any, []byte) { o.panicked.Add(1) },
 	}
 	if k == nil {
-		k = kernel{}
+		k = newTestKernel(t)
 	}
 	loop, err := newLoop(options, Events{
 		Adopted:  func(s Slot, g any) { o.events.Adopted(s, g) },

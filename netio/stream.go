@@ -114,7 +114,7 @@ func (l *Loop) freeClosed() {
 		l.closed(slot, s)
 		// The epoll registration belongs to the open file, not to the number: without the DEL,
 		// a duplicate of the descriptor anywhere would keep its events coming.
-		l.sys.epollControl(l.epoll, unix.EPOLL_CTL_DEL, int(s.fd), 0, 0)
+		l.sys.epollControl(unix.EPOLL_CTL_DEL, int(s.fd), 0, 0)
 		l.sys.close(int(s.fd))
 		l.removeOutbox(s)
 		if s.due != 0 {

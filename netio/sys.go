@@ -1,6 +1,10 @@
 package netio
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -13,60 +17,121 @@ import (
 type sys interface {
 	// now is a monotonic clock in nanoseconds; never 0.
 	now() int64
-	epollCreate() (int, unix.Errno)
-	epollControl(epoll, operation, fd int, events uint32, key uint64) unix.Errno
-	// epollWait fills events. With wait 0 it only looks; a negative wait waits for ever.
-	epollWait(epoll int, events []unix.EpollEvent, wait time.Duration) (int, unix.Errno)
-	eventfd() (int, unix.Errno)
+	// look fills events with what happened, without waiting.
+	look(events []unix.EpollEvent) (int, unix.Errno)
+	// sleep is look, but waits until something happened, it was called awake, or limit has
+	// passed; a negative limit is none. It may return early with nothing.
+	sleep(events []unix.EpollEvent, limit time.Duration) (int, unix.Errno)
+	// wake ends a sleep that is under way, or the next one. Any goroutine.
+	wake()
+	// epollControl changes what is watched.
+	epollControl(operation, fd int, events uint32, key uint64) unix.Errno
 	read(fd int, p []byte) (int, unix.Errno)
 	write(fd int, p []byte) (int, unix.Errno)
 	writev(fd int, vectors []unix.Iovec) (int, unix.Errno)
 	shutdownWrite(fd int) unix.Errno
 	setOption(fd, level, option, value int) unix.Errno
 	close(fd int) unix.Errno
+	// end lets go of what the seam itself holds.
+	end()
 }
 
-// kernel is Linux. Reads and writes are raw system calls: the sockets do not block, so the
-// scheduler need not be told; only a wait that may last is a call that it sees.
-type kernel struct{}
+// kernel is Linux, for one loop. Reads, writes and looks are raw system calls: none of them
+// blocks, so the scheduler need not be told. A sleep is the Go runtime's: our epoll instance is
+// itself watched by the runtime's poller, so a loop with nothing to do is a parked goroutine and
+// not a thread in a system call that holds a processor until the runtime notices; and it is
+// called awake by making it runnable, without a system call (docs/decisions/0008).
+type kernel struct {
+	epoll int
+	file  *os.File // epoll, as the runtime's poller knows it
+	conn  syscall.RawConn
 
-func (kernel) now() int64 { return Clock() }
+	// For one sleep.
+	tryLook func(fd uintptr) (done bool)
+	events  []unix.EpollEvent
+	found   int
+	errno   unix.Errno
 
-func (kernel) epollCreate() (int, unix.Errno) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	return fd, errnoOf(err)
+	deadline time.Time // of file; zero: none
+	moved    bool      // deadline has passed, or a wake has moved it
 }
 
-func (kernel) epollControl(epoll, operation, fd int, events uint32, key uint64) unix.Errno {
+func newKernel() (*kernel, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make an epoll instance: %w", err)
+	}
+	if err := unix.SetNonblock(epoll, true); err != nil {
+		unix.Close(epoll)
+		return nil, fmt.Errorf("make an epoll instance non-blocking: %w", err)
+	}
+	k := &kernel{epoll: epoll, file: os.NewFile(uintptr(epoll), "epoll")}
+	k.tryLook = func(uintptr) bool {
+		k.found, k.errno = k.look(k.events)
+		return k.found > 0 || k.errno != 0
+	}
+	if k.conn, err = k.file.SyscallConn(); err == nil {
+		err = k.file.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		k.file.Close()
+		return nil, fmt.Errorf("have the runtime watch an epoll instance: %w", err)
+	}
+	return k, nil
+}
+
+func (*kernel) now() int64 { return Clock() }
+
+func (k *kernel) look(events []unix.EpollEvent) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(k.epoll),
+		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+func (k *kernel) sleep(events []unix.EpollEvent, limit time.Duration) (int, unix.Errno) {
+	k.setDeadline(limit)
+	k.events = events
+	if err := k.conn.Read(k.tryLook); err != nil {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, unix.EBADF
+		}
+		k.moved = true
+		return 0, 0
+	}
+	return k.found, k.errno
+}
+
+// setDeadline makes a sleep end after limit at the latest. One that is set already and ends it
+// earlier will do.
+func (k *kernel) setDeadline(limit time.Duration) {
+	var want time.Time
+	if limit >= 0 {
+		want = time.Now().Add(limit)
+	}
+	soonEnough := want.IsZero() && k.deadline.IsZero() || !want.IsZero() && !k.deadline.IsZero() && !k.deadline.After(want)
+	if soonEnough && !k.moved {
+		return
+	}
+	_ = k.file.SetReadDeadline(want) // fails only when closed: then sleep does, too
+	k.deadline, k.moved = want, false
+}
+
+// longAgo ends a sleep when it becomes the deadline.
+var longAgo = time.Unix(1, 0)
+
+func (k *kernel) wake() { _ = k.file.SetReadDeadline(longAgo) }
+
+func (k *kernel) epollControl(operation, fd int, events uint32, key uint64) unix.Errno {
 	event := unix.EpollEvent{Events: events, Fd: int32(uint32(key)), Pad: int32(uint32(key >> 32))}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(operation), uintptr(fd),
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(k.epoll), uintptr(operation), uintptr(fd),
 		uintptr(unsafe.Pointer(&event)), 0, 0)
 	return errno
 }
 
-func (kernel) epollWait(epoll int, events []unix.EpollEvent, wait time.Duration) (int, unix.Errno) {
-	if wait == 0 {
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll),
-			uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-		if errno != 0 {
-			return 0, errno
-		}
-		return int(n), 0
-	}
-	milliseconds := -1
-	if wait > 0 {
-		milliseconds = int((wait + time.Millisecond - 1) / time.Millisecond)
-	}
-	n, err := unix.EpollWait(epoll, events, milliseconds)
-	return max(n, 0), errnoOf(err)
-}
-
-func (kernel) eventfd() (int, unix.Errno) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	return fd, errnoOf(err)
-}
-
-func (kernel) read(fd int, p []byte) (int, unix.Errno) {
+func (*kernel) read(fd int, p []byte) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if errno != 0 {
 		return 0, errno
@@ -74,7 +139,7 @@ func (kernel) read(fd int, p []byte) (int, unix.Errno) {
 	return int(n), 0
 }
 
-func (kernel) write(fd int, p []byte) (int, unix.Errno) {
+func (*kernel) write(fd int, p []byte) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if errno != 0 {
 		return 0, errno
@@ -82,7 +147,7 @@ func (kernel) write(fd int, p []byte) (int, unix.Errno) {
 	return int(n), 0
 }
 
-func (kernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
+func (*kernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&vectors[0])), uintptr(len(vectors)))
 	if errno != 0 {
 		return 0, errno
@@ -90,13 +155,13 @@ func (kernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
 	return int(n), 0
 }
 
-func (kernel) shutdownWrite(fd int) unix.Errno { return errnoOf(unix.Shutdown(fd, unix.SHUT_WR)) }
+func (*kernel) shutdownWrite(fd int) unix.Errno { return errnoOf(unix.Shutdown(fd, unix.SHUT_WR)) }
 
-func (kernel) setOption(fd, level, option, value int) unix.Errno {
+func (*kernel) setOption(fd, level, option, value int) unix.Errno {
 	return errnoOf(unix.SetsockoptInt(fd, level, option, value))
 }
 
-func (kernel) close(fd int) unix.Errno { return errnoOf(unix.Close(fd)) }
+func (*kernel) close(fd int) unix.Errno { return errnoOf(unix.Close(fd)) }
 
 // processStart is where [Clock] counts from: a little in the past, so that it never says 0.
 var processStart = time.Now().Add(-time.Second)
@@ -104,6 +169,8 @@ var processStart = time.Now().Add(-time.Second)
 // Clock is a monotonic time in nanoseconds, the same for all loops of the process: what
 // [Loop.NewFrame] takes. Any goroutine.
 func Clock() int64 { return int64(time.Since(processStart)) }
+
+func (k *kernel) end() { k.file.Close() }
 
 func errnoOf(err error) unix.Errno {
 	if err == nil {

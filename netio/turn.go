@@ -49,17 +49,15 @@ func (l *Loop) turn(more bool) bool {
 
 // wait asks the kernel what happened. It sleeps only with nothing left to do and no mail.
 func (l *Loop) wait(more bool) int {
-	n, errno := l.sys.epollWait(l.epoll, l.epollEvents, 0)
-	if n == 0 && !more && errno == 0 {
+	n, errno := 0, unix.Errno(0)
+	if more {
+		n, errno = l.sys.look(l.epollEvents)
+	} else {
 		l.mailbox.asleep.Store(true)
-		if l.mailbox.empty() {
-			until := l.untilTimer()
-			if l.outboxesInUse > 0 && (until < 0 || until > time.Second) {
-				until = time.Second // stalled streams must be noticed
-			}
-			if until != 0 {
-				n, errno = l.sys.epollWait(l.epoll, l.epollEvents, until)
-			}
+		if limit := l.untilDue(); l.mailbox.empty() && limit != 0 {
+			n, errno = l.sys.sleep(l.epollEvents, limit)
+		} else {
+			n, errno = l.sys.look(l.epollEvents)
 		}
 		l.mailbox.asleep.Store(false)
 	}
@@ -69,14 +67,20 @@ func (l *Loop) wait(more bool) int {
 	return n
 }
 
+// untilDue is how long the loop may sleep; negative: as long as it likes.
+func (l *Loop) untilDue() time.Duration {
+	limit := l.untilTimer()
+	if l.outboxesInUse > 0 && (limit < 0 || limit > time.Second) {
+		return time.Second // stalled streams must be noticed
+	}
+	return limit
+}
+
 // readAll hears every socket that has something to say, once.
 func (l *Loop) readAll(events []unix.EpollEvent) {
 	for i := range events {
 		event := &events[i]
 		key := uint64(uint32(event.Fd)) | uint64(uint32(event.Pad))<<32
-		if key == ringerKey {
-			continue
-		}
 		slot := Slot(key)
 		s := l.streams.At(uint32(slot))
 		if s.state == stateFree || s.state == stateClosed || s.generation != uint32(key>>32) {
@@ -143,7 +147,7 @@ func (l *Loop) arrive(a *arrival) {
 	l.sys.setOption(a.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(l.options.UserTimeout/time.Millisecond))
 	slot := l.newStream(a.fd)
 	s := l.streams.At(uint32(slot))
-	errno := l.sys.epollControl(l.epoll, unix.EPOLL_CTL_ADD, a.fd, readEvents, epollKey(slot, s.generation))
+	errno := l.sys.epollControl(unix.EPOLL_CTL_ADD, a.fd, readEvents, epollKey(slot, s.generation))
 	l.counters.Adopted++
 	l.adopted(slot, a.guest)
 	if errno != 0 {
@@ -169,8 +173,7 @@ func (l *Loop) tearDown() {
 		l.Close(slot, ReasonLoopClosed)
 	}
 	l.freeClosed()
-	l.sys.close(l.epoll)
-	l.sys.close(l.ringer)
+	l.sys.end()
 }
 
 // The owner's callbacks, each guarded: a panic costs the stream concerned, not the loop.
