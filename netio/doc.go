@@ -9,13 +9,14 @@
 //	                │
 //	                │ Park: the request becomes a stream
 //	                ▼
-//	         dup(fd) ─ netpoll closes its own ─ Runner returns ─ Loop.adopt ─ Events.Adopted
+//	         netpoll forgets fd, and leaves it open ─ its task returns ─ Loop.adopt ─ Events.Adopted
 //
 // The desk serves requests. A handler that wants the connection as a stream calls [Park] with a
 // guest, a value of its own, and writes nothing. Once netpoll has wholly let go of the
 // connection (its task has returned: callbacks ran, the poller is out of its critical section)
-// the duplicate of its descriptor is posted to a loop, together with the bytes that were read
-// behind the request's head. The loop writes the answer. So a stream has one writer all its life.
+// its descriptor is posted to a loop, together with all bytes that were read behind the request,
+// by the poller's last read too. The loop writes the answer. So a stream has one writer all its
+// life, and no byte is lost whenever a client sends it.
 //
 // # A loop
 //

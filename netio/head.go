@@ -124,40 +124,46 @@ func (h *headScan) advance(data []byte, limits headLimits) (end int, fault *desk
 			return 0, fault
 		}
 	}
-	for ; h.next < len(data); h.next++ {
-		if h.next >= limits.bytesMax {
+	within := data[:min(len(data), limits.bytesMax)]
+	for {
+		at := h.next + plainPrefix(within[h.next:])
+		h.next = at
+		switch {
+		case at == len(within) && len(within) < len(data):
+			return 0, h.tooLong()
+		case at == len(within):
+			return 0, nil
+		case within[at] == '\n':
+			return 0, faultLineFeed
+		case within[at] != '\r':
+			return 0, faultControl
+		case at+1 == len(data):
+			return 0, nil // the LF is still to come
+		case data[at+1] != '\n':
+			return 0, faultBareReturn
+		case at+1 == len(within):
 			return 0, h.tooLong()
 		}
-		b := data[h.next]
-		switch {
-		case b >= ' ' && b != 0x7f || b == '\t':
-			continue
-		case b == '\n':
-			return 0, faultLineFeed
-		case b != '\r':
-			return 0, faultControl
-		}
-		if h.next+1 == len(data) {
-			return 0, nil // the LF is still to come
-		}
-		if data[h.next+1] != '\n' {
-			return 0, faultBareReturn
-		}
-		line := data[h.line:h.next]
-		h.next++ // now at the LF
-		done, fault := h.endLine(data, line, limits)
+		h.next = at + 2
+		done, fault := h.endLine(data, data[h.line:at], limits)
 		if fault != nil {
 			return 0, fault
 		}
-		h.line = h.next + 1
+		h.line = h.next
 		if done {
-			if h.line > limits.bytesMax {
-				return 0, h.tooLong()
-			}
 			return h.line, h.conclude(data, limits)
 		}
 	}
-	return 0, nil
+}
+
+// plainPrefix is the length of what holds no control character but the tab.
+func plainPrefix(data []byte) int {
+	for i, b := range data {
+		if b < ' ' && b != '\t' || b == 0x7f {
+			return i
+		}
+	}
+	return len(data)
 }
 
 func (h *headScan) tooLong() *deskFault {
@@ -189,7 +195,7 @@ func (h *headScan) endLine(data, line []byte, limits headLimits) (done bool, fau
 			if h.line > 0 {
 				return false, faultGarbage // more than one empty line before the request line
 			}
-			h.begin = h.next + 1
+			h.begin = h.next
 			return false, nil
 		}
 		h.inHeaders = true
@@ -293,8 +299,10 @@ func (h *headScan) headerLine(line []byte, offset int) *deskFault {
 
 // knownHeader finds a header of headKnown by its name.
 func knownHeader(name []byte) int {
+	first := name[0] | 0x20 // lower case, if it is a letter
 	for i := range headKnown {
-		if len(headKnown[i].name) == len(name) && bytes.EqualFold(name, []byte(headKnown[i].name)) {
+		known := headKnown[i].name
+		if len(known) == len(name) && known[0]|0x20 == first && bytes.EqualFold(name, []byte(known)) {
 			return i
 		}
 	}

@@ -1,6 +1,8 @@
 package netio
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -258,5 +260,58 @@ func FuzzHeadScan(f *testing.F) {
 		if end > headTestBytesMax || end > len(text) {
 			t.Fatalf("end %d of %d bytes", end, len(text))
 		}
+		if end > 0 && fault == nil {
+			agrees(t, text[whole.begin:end], whole)
+		}
 	})
+}
+
+// agrees checks that net/http reads a head as the scan does, if it takes it at all.
+func agrees(t *testing.T, head []byte, scan headScan) {
+	request, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
+	if err != nil {
+		return
+	}
+	length := max(scan.contentLength, 0)
+	if scan.chunked {
+		length = -1
+	}
+	if request.ContentLength != length || (len(request.TransferEncoding) > 0) != scan.chunked {
+		t.Errorf("net/http: length %d, coding %v; scan: %d, chunked %v", request.ContentLength, request.TransferEncoding, length, scan.chunked)
+	}
+	if request.ProtoMinor != scan.minor || request.ProtoMajor != 1 {
+		t.Errorf("net/http: %s; scan: 1.%d", request.Proto, scan.minor)
+	}
+	for _, segment := range strings.Split(request.URL.Path, "/") {
+		if segment == "." || segment == ".." {
+			t.Errorf("net/http: path %q", request.URL.Path)
+		}
+	}
+	if request.Method == "GET" && scan.hasBody() {
+		t.Error("a GET with a body was let through")
+	}
+}
+
+func TestHeadScanAllocatesNothing(t *testing.T) {
+	head := []byte("POST /api/publish?a=b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\nOrigin: http://h\r\n\r\n")
+	if n := testing.AllocsPerRun(100, func() {
+		var scan headScan
+		if end, fault := scan.advance(head, headTestLimits); end != len(head) || fault != nil {
+			t.Fatal(end, fault)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkHeadScan(b *testing.B) {
+	head := []byte("GET /ws HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: Upgrade\r\nCache-Control: no-cache\r\n" +
+		"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36\r\n" +
+		"Upgrade: websocket\r\nOrigin: http://127.0.0.1:8080\r\nSec-WebSocket-Version: 13\r\nAccept-Encoding: gzip, deflate, br\r\n" +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	b.SetBytes(int64(len(head)))
+	for b.Loop() {
+		var scan headScan
+		scan.advance(head, headTestLimits)
+	}
 }

@@ -50,7 +50,7 @@ var deskBuffersPool = sync.Pool{New: func() any {
 
 func newDeskResponse(c *deskConn, request *http.Request, body *deskBody, scan *headScan) *deskResponse {
 	return &deskResponse{
-		conn: c, body: body, header: make(http.Header),
+		conn: c, body: body,
 		isHead: scan.isHead, minor: scan.minor, declared: -1,
 		// A refused upgrade ends the connection: what its client sent behind the request may be
 		// frames, which must not be read as requests.
@@ -59,7 +59,12 @@ func newDeskResponse(c *deskConn, request *http.Request, body *deskBody, scan *h
 }
 
 // Header returns the header to be sent. Changes after WriteHeader have no effect.
-func (w *deskResponse) Header() http.Header { return w.header }
+func (w *deskResponse) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header) // a request that is parked needs none
+	}
+	return w.header
+}
 
 // WriteHeader sets the status and takes the header as it is now. The second call is ignored.
 func (w *deskResponse) WriteHeader(status int) {
