@@ -89,6 +89,7 @@ func post(body string) string {
 
 // TestOpenAnswers: every answer of a gateway without authentication.
 func TestOpenAnswers(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--max-header-bytes", "8192", "--max-event-bytes", "4096", "--handshake-timeout", "2s")
 	checkAnswers(t, g, []answer{
 		{"alive", "GET /healthz HTTP/1.1\nHost: HOST\n\n", 200, "", ""},
@@ -143,6 +144,7 @@ func TestOpenAnswers(t *testing.T) {
 
 // TestGuardedAnswers: what authentication, origins and limits add.
 func TestGuardedAnswers(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--auth-hmac-secret", secret, "--allowed-origins", "https://app.example",
 		"--max-connections-per-user", "2")
 	listener, speaker := token(t, "--sub", "456"), token(t, "--sub", "456", "--publish", "job_progress:*")
@@ -187,6 +189,7 @@ func TestGuardedAnswers(t *testing.T) {
 
 // TestOverloaded: a gateway that is full says so, and to each wire in the words that it obeys.
 func TestOverloaded(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--max-connections", "1")
 	open(t, npmWS, "http://"+g.address, "", "job_progress:1")
 	checkAnswers(t, g, []answer{
