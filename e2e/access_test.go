@@ -132,6 +132,8 @@ func TestExpiry(t *testing.T) {
 	refreshed := open(t, npmWS, base, short(), "job_progress:1")
 	refreshed.send(t, `{"type":"refresh","token":"`+token(t, "--sub", "456", "--ttl", "1h")+`"}`)
 
+	refreshed.await(t, "refresh", func(h heard) bool { return h.is("refresh") })
+
 	h := stream.await(t, "server_error", func(h heard) bool { return h.is("server_error") })
 	if h.field("code") != "token_expired" {
 		t.Errorf("the stream ended with %s, want token_expired", h.Data)
