@@ -40,7 +40,7 @@ test-unit:
 
 test-e2e:
 	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"
-	@go test -race -shuffle=on -timeout=8m ./e2e/...
+	@go test -race -shuffle=on -parallel=4 -timeout=8m ./e2e/...
 
 deps:
 	@.ci/deps

@@ -77,6 +77,14 @@ func (f sourceFile) lines(node ast.Node) int {
 	return f.set.Position(node.End()).Line - f.set.Position(node.Pos()).Line + 1
 }
 
+// remarked says whether a comment stands behind the node, on its line.
+func (f sourceFile) remarked(node ast.Node) bool {
+	line := f.set.Position(node.End()).Line
+	return slices.ContainsFunc(f.syntax.Comments, func(comment *ast.CommentGroup) bool {
+		return f.set.Position(comment.Pos()).Line == line
+	})
+}
+
 // committed gives the path of every file that belongs to the project.
 func committed(t *testing.T) []string {
 	t.Helper()
@@ -278,8 +286,9 @@ func TestSleepAndSkip(t *testing.T) {
 				} else if !slices.ContainsFunc(polls, func(loop *ast.ForStmt) bool { return loop.Pos() < call.Pos() && call.End() < loop.End() }) {
 					t.Errorf("%s: a test sleeps: poll with a deadline, or give the reason in sleepingTests", file.at(call.Pos()))
 				}
-			case selector.Sel.Name == "SkipNow", selector.Sel.Name == "Skip" && len(call.Args) == 0 && target != nil && target.Name == "t":
-				t.Errorf("%s: a test is skipped without a word: t.Skip(reason)", file.at(call.Pos()))
+			case (selector.Sel.Name == "SkipNow" || selector.Sel.Name == "Skip" && target != nil && target.Name == "t") &&
+				len(call.Args) == 0 && !file.remarked(call):
+				t.Errorf("%s: a test is skipped without a word: t.Skip(reason), or say why on the same line", file.at(call.Pos()))
 			}
 			return true
 		})

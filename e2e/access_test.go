@@ -15,6 +15,7 @@ import (
 
 // TestTokens: who may come in, on each wire, and what each client sees of a refusal.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL(), "--auth-hmac-secret", secret)
 	base := "http://" + g.address
@@ -119,6 +120,7 @@ func wantClose(t *testing.T, c *client, code int, reason string) {
 
 // TestExpiry: a stream does not outlive its token, unless the token is refreshed.
 func TestExpiry(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL(), "--auth-hmac-secret", secret)
 	base := "http://" + g.address
@@ -129,6 +131,8 @@ func TestExpiry(t *testing.T) {
 	stream := open(t, curl, base, short(), "job_progress:1")
 	refreshed := open(t, npmWS, base, short(), "job_progress:1")
 	refreshed.send(t, `{"type":"refresh","token":"`+token(t, "--sub", "456", "--ttl", "1h")+`"}`)
+
+	refreshed.await(t, "refresh", func(h heard) bool { return h.is("refresh") })
 
 	h := stream.await(t, "server_error", func(h heard) bool { return h.is("server_error") })
 	if h.field("code") != "token_expired" {
@@ -145,6 +149,7 @@ func TestExpiry(t *testing.T) {
 
 // TestSubprotocolToken: a token may travel as a subprotocol, and is never sent back.
 func TestSubprotocolToken(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL(), "--auth-hmac-secret", secret)
 	good := token(t, "--sub", "456")
@@ -158,6 +163,7 @@ func TestSubprotocolToken(t *testing.T) {
 
 // TestNamedUser: without authentication a query names the user.
 func TestNamedUser(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL())
 	c := dial(t, npmWS, "http://"+g.address, "/ws?"+url.Values{"userId": {"123"}}.Encode())

@@ -89,6 +89,7 @@ func post(body string) string {
 
 // TestOpenAnswers: every answer of a gateway without authentication.
 func TestOpenAnswers(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--max-header-bytes", "8192", "--max-event-bytes", "4096", "--handshake-timeout", "2s")
 	checkAnswers(t, g, []answer{
 		{"alive", "GET /healthz HTTP/1.1\nHost: HOST\n\n", 200, "", ""},
@@ -135,6 +136,12 @@ func TestOpenAnswers(t *testing.T) {
 		{"431", "GET / HTTP/1.1\nHost: HOST\nX-Long: " + strings.Repeat("a", 20_000) + "\n\n", 431, "", "Connection: close"},
 		{"505", "GET / HTTP/2.0\nHost: HOST\n\n", 505, "", ""},
 
+		{"413 too many events", post("[" + strings.Repeat(`{"channel":"a:1","event":1},`, 1000) + `{"channel":"a:1","event":1}]`), 413, "too_large", ""},
+		{"400 an empty list", post("[]"), 400, "bad_request", ""},
+		{"403 through a proxy", "GET /api/stream?channel=a:1 HTTP/1.1\nHost: HOST\nX-Forwarded-For: 10.0.0.1\n\n", 403, "", ""},
+		{"a path that climbs", "GET /page/../metrics HTTP/1.1\nHost: HOST\n\n", 400, "", ""},
+		{"HEAD of health", "HEAD /healthz HTTP/1.1\nHost: HOST\n\n", 200, "", ""},
+		{"OPTIONS of the stream", "OPTIONS /api/stream HTTP/1.1\nHost: HOST\n\n", 204, "", "Allow: GET"},
 		{"HEAD of the page", "HEAD / HTTP/1.1\nHost: HOST\n\n", 200, "", "Content-Type: text/html"},
 		{"HEAD of stats", "HEAD /api/realtime/stats HTTP/1.1\nHost: HOST\n\n", 200, "", "Content-Type: application/json"},
 		{"OPTIONS", "OPTIONS /api/publish HTTP/1.1\nHost: HOST\n\n", 204, "", "Allow: POST"},
@@ -143,9 +150,11 @@ func TestOpenAnswers(t *testing.T) {
 
 // TestGuardedAnswers: what authentication, origins and limits add.
 func TestGuardedAnswers(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--auth-hmac-secret", secret, "--allowed-origins", "https://app.example",
 		"--max-connections-per-user", "2")
 	listener, speaker := token(t, "--sub", "456"), token(t, "--sub", "456", "--publish", "job_progress:*")
+	admin := token(t, "--sub", "789", "--admin")
 	bearer := func(token string) string { return "Authorization: Bearer " + token + "\n" }
 	publish := func(token, body string) string {
 		return strings.Replace(post(body), "\n", "\n"+bearer(token), 1)
@@ -163,6 +172,10 @@ func TestGuardedAnswers(t *testing.T) {
 		{"published", publish(speaker, `{"channel":"job_progress:1","event":1}`), 200, "", ""},
 		{"403 foreign origin", stream + bearer(listener) + "Origin: https://app.example.evil.example\n\n", 403, "bad_origin", ""},
 		{"403 cookie without an origin", stream + "Cookie: millrace_token=" + listener + "\n\n", 403, "bad_origin", ""},
+		{"400 two tokens that differ", strings.Replace(stream, "job_progress:1", "job_progress:1&token="+speaker, 1) + bearer(listener) + "\n", 400, "bad_request", ""},
+		{"403 metrics through a proxy", "GET /metrics HTTP/1.1\nHost: HOST\nX-Forwarded-For: 10.0.0.1\n\n", 403, "", ""},
+		{"403 profiles through a proxy", "GET /debug/pprof/ HTTP/1.1\nHost: HOST\nForwarded: for=10.0.0.1\n\n", 403, "", ""},
+		{"metrics with an admin's token", "GET /metrics HTTP/1.1\nHost: HOST\nX-Forwarded-For: 10.0.0.1\n" + bearer(admin) + "\n", 200, "", "Content-Type: text/plain"},
 		{"preflight", preflight + "https://app.example\n\n", 204, "", "Access-Control-Allow-Origin: https://app.example"},
 		{"preflight names the headers", preflight + "https://app.example\n\n", 204, "", "Access-Control-Allow-Headers: Authorization"},
 		{"preflight varies", preflight + "https://app.example\n\n", 204, "", "Vary: Origin"},
@@ -187,6 +200,7 @@ func TestGuardedAnswers(t *testing.T) {
 
 // TestOverloaded: a gateway that is full says so, and to each wire in the words that it obeys.
 func TestOverloaded(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--max-connections", "1")
 	open(t, npmWS, "http://"+g.address, "", "job_progress:1")
 	checkAnswers(t, g, []answer{
@@ -217,4 +231,39 @@ func wantSentAway(t *testing.T, address string) {
 	if retry < 500 || retry > 60_000 {
 		t.Errorf("retry is %d ms in %q, want a jittered few seconds", retry, body)
 	}
+}
+
+// TestOldHTTP: HTTP/1.0 has no chunks; its stream is ended by the connection's end.
+func TestOldHTTP(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	connection, err := net.Dial("tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	_ = connection.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(connection, "GET /api/stream?channel=job_progress:1 HTTP/1.0\r\nHost: "+g.address+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(connection)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != 200 || len(response.TransferEncoding) > 0 || !response.Close {
+		t.Fatalf("the answer is %d, transfer encoding %v, close %v: want 200, none, true", response.StatusCode, response.TransferEncoding, response.Close)
+	}
+	lines := bufio.NewScanner(response.Body)
+	want := `data: {"old":"but live"}`
+	for lines.Scan() {
+		switch {
+		case lines.Text() == "event: connected":
+			g.publish(t, "", "job_progress:1", `{"old":"but live"}`)
+		case lines.Text() == want:
+			return
+		}
+	}
+	t.Fatalf("the stream ended before the event: %v", lines.Err())
 }

@@ -239,6 +239,9 @@ func (c *client) await(t *testing.T, what string, match func(heard) bool) heard 
 		if !ok {
 			t.Fatalf("%s did not hear %s; it heard %s, then %s (%v)", c.name, what, strings.Join(before, " "), h.Kind, c.err)
 		}
+		if (h.Kind == "message" || h.Kind == "event") && !json.Valid([]byte(h.Data)) {
+			t.Fatalf("%s heard what is no JSON: %s", c.name, h.Data)
+		}
 		if match(h) {
 			return h
 		}

@@ -212,7 +212,7 @@ func TestFanOut(t *testing.T) {
 		c.command(t, "stall 1")
 	}
 	began := time.Now()
-	publishMany(t, redis, "fan:out", events)
+	publishMany(t, redis, "fan:out", 1, events)
 	for _, c := range crowds {
 		reached := poll(crowdPatience, func() bool { return c.report(t, events).Reached >= each-1 })
 		if report := c.report(t, events); !reached || report.Disordered > 0 || report.Gaps > 0 || report.Closed > 0 {
@@ -232,8 +232,9 @@ func TestFanOut(t *testing.T) {
 	}
 }
 
-// publishMany sends numbered events to Redis in one pipeline, each of about 150 bytes.
-func publishMany(t *testing.T, redis *redistest.Server, channel string, count int) {
+// publishMany sends events with the numbers from first on to Redis in one pipeline, each of about
+// 150 bytes.
+func publishMany(t *testing.T, redis *redistest.Server, channel string, first, count int) {
 	t.Helper()
 	connection, err := net.Dial("tcp", redis.Addr)
 	if err != nil {
@@ -242,7 +243,7 @@ func publishMany(t *testing.T, redis *redistest.Server, channel string, count in
 	defer connection.Close()
 	_ = connection.SetDeadline(time.Now().Add(crowdPatience))
 	var pipeline []byte
-	for n := 1; n <= count; n++ {
+	for n := first; n < first+count; n++ {
 		payload := fmt.Sprintf(`{"type":"job_progress","n":%d,"jobId":"job_123","status":"processing","message":"%s"}`, n, strings.Repeat("x", 70))
 		pipeline = append(pipeline, respCommand("PUBLISH", channel, payload)...)
 	}

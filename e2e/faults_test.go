@@ -266,6 +266,14 @@ func TestRedisComesLate(t *testing.T) {
 	if status := g.status("/readyz"); status != 503 {
 		t.Errorf("/readyz says %d before Redis was ever reached, want 503", status)
 	}
+	early := dial(t, curl, "http://"+g.address, "/api/stream?channel=job_progress:late")
+	h := early.await(t, "server_error", func(h heard) bool { return h.is("server_error") })
+	if h.field("code") != "broker_unavailable" {
+		t.Errorf("a stream that Redis can't confirm heard %s, want broker_unavailable", h.Data)
+	}
+	if code := early.wait(t, patience); code != 0 {
+		t.Errorf("curl ended with %d, want 0: an orderly end", code)
+	}
 	redis, err := redistest.RunOn(port)
 	if err != nil {
 		t.Fatal(err)

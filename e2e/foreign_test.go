@@ -11,6 +11,7 @@ import (
 // TestForeignClients publishes with redis-cli, as any worker might, and hears it with clients
 // that know nothing of Millrace.
 func TestForeignClients(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL())
 	base := "http://" + g.address
@@ -52,6 +53,7 @@ func TestForeignClients(t *testing.T) {
 // TestLineBreaks: an event of several lines is one event. SSE normalises line ends, which JSON
 // does not mind; a WebSocket carries the text as it was published.
 func TestLineBreaks(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL())
 	for _, k := range foreign {
@@ -81,6 +83,7 @@ var reserved = []string{
 // TestReservedTypes: a worker that publishes a type of ours is heard, and can't speak in the
 // gateway's name.
 func TestReservedTypes(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL())
 	for _, k := range foreign {
@@ -107,6 +110,7 @@ func TestReservedTypes(t *testing.T) {
 // TestWorthlessPayloads: what is not a JSON value in UTF-8 is dropped and counted, and costs
 // nobody the next event.
 func TestWorthlessPayloads(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL(), "--max-event-bytes", "4096")
 	worthless := map[string]string{
@@ -137,6 +141,7 @@ func TestWorthlessPayloads(t *testing.T) {
 
 // TestEnvelope: a WebSocket that asks for it gets each event with its channel and its id.
 func TestEnvelope(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL())
 	c := dial(t, npmWS, "http://"+g.address, "/ws?format=envelope")
@@ -154,6 +159,7 @@ func TestEnvelope(t *testing.T) {
 
 // TestChannelObjects: channels may be given as objects, in the three forms of the protocol.
 func TestChannelObjects(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL())
 	cases := []struct{ name, object, channel string }{

@@ -100,6 +100,7 @@ func masked(first byte, payload string) string {
 
 // TestFrames: each breach of RFC 6455 gets its close code, and nothing else.
 func TestFrames(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--max-message-bytes", "4096")
 	bystander := open(t, npmWS, "http://"+g.address, "", "job_progress:1")
 	cases := []struct {
@@ -196,6 +197,7 @@ func framesBehind(t *testing.T, g *gateway) {
 // TestCommands: a command that can't be done is answered with what was wrong, and the socket
 // goes on.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--max-subscriptions", "3")
 	cases := []struct{ name, command, code string }{
 		{"not JSON", `{"type":`, "bad_request"},
@@ -229,4 +231,9 @@ func TestCommands(t *testing.T) {
 	}
 	c.send(t, `{"type":"unsubscribe","channel":"job_progress:never"}`)
 	c.await(t, "unsubscribed", func(h heard) bool { return h.is("unsubscribed") })
+
+	for range 1000 {
+		c.send(t, `{"type":"ping"}`)
+	}
+	c.await(t, "rate_limited", func(h heard) bool { return h.is("error") && h.field("code") == "rate_limited" })
 }

@@ -14,6 +14,7 @@ import (
 
 // TestTwoGateways: one PUBLISH reaches the clients of both.
 func TestTwoGateways(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	var clients []*client
 	for range 2 {
@@ -105,6 +106,7 @@ func program(t *testing.T, name string) string {
 // TestProxies: two gateways behind a proxy that knows nothing of stickiness. What is published at
 // either reaches the streams of both, on both wires.
 func TestProxies(t *testing.T) {
+	t.Parallel()
 	for _, proxy := range proxies {
 		t.Run(proxy.name, func(t *testing.T) {
 			redis := redistest.Start(t)

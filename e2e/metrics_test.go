@@ -17,6 +17,7 @@ var metricLine = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-zA-Z_][a-zA-
 // TestMetrics reads them as Prometheus does, after something of everything has happened, and
 // looks for what must never be in them: channels and users.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL())
 	for _, k := range light {

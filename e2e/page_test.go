@@ -10,6 +10,7 @@ import (
 // TestPage is the newcomer's first minute: serve --demo, a browser, live events on both wires,
 // and what is published in the form comes back.
 func TestPage(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--demo")
 	visit := start(t, "the page's visitor", node(t), driver("page.js"), chromium(t), "http://"+g.address+"/")
 	var line string
@@ -45,6 +46,7 @@ func TestPage(t *testing.T) {
 
 // TestDemoEvents: the demo's measurements are events like any other.
 func TestDemoEvents(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--demo")
 	for _, k := range foreign {
 		t.Run(k.name, func(t *testing.T) {
