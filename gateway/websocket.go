@@ -91,7 +91,9 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 			return
 		}
 		if message.Op == proto.OpContinuation {
-			s.keepHalfRead(one, messages)
+			if s.keepHalfRead(one, messages) {
+				s.arm(slot, one) // its deadline may come before the next ping
+			}
 			return
 		}
 		one.heard = s.loop.Tick()
@@ -104,8 +106,9 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 	}
 }
 
-// keepHalfRead stores a reader that is in the middle of something, and frees one that is not.
-func (s *sessions) keepHalfRead(one *session, messages *proto.MessageReader) {
+// keepHalfRead stores a reader that is in the middle of something, and frees one that is not. It
+// reports whether a message has begun.
+func (s *sessions) keepHalfRead(one *session, messages *proto.MessageReader) (begun bool) {
 	switch {
 	case messages.Idle():
 		s.freeHalfRead(one)
@@ -121,7 +124,9 @@ func (s *sessions) keepHalfRead(one *session, messages *proto.MessageReader) {
 		s.readers[index] = reader{message: &own}
 		s.fresh = proto.MessageReader{}
 		one.reader, one.begun = index, s.loop.Tick()
+		return true
 	}
+	return false
 }
 
 func (s *sessions) freeHalfRead(one *session) {
