@@ -17,6 +17,7 @@ import (
 type ask struct {
 	channel proto.Channel
 	ref     []byte
+	from    string // the position that the client would go on from, or ""
 	since   netio.Tick
 	verdict bool // waits for a webhook
 }
@@ -30,8 +31,12 @@ func (s *sessions) command(slot netio.Slot, one *session, text []byte) {
 	}
 	switch command.Kind {
 	case proto.Subscribe:
-		for _, channel := range command.Channels {
-			if !s.subscribe(slot, one, channel, command.Ref) {
+		for i, channel := range command.Channels {
+			wish := ask{channel: channel, ref: command.Ref}
+			if command.Since != nil {
+				wish.from = command.Since[i]
+			}
+			if !s.subscribe(slot, one, wish) {
 				return
 			}
 		}
@@ -61,16 +66,16 @@ func (s *sessions) channelsMax() int {
 }
 
 // subscribe handles one channel of a subscribe command; false means that the stream is ending.
-func (s *sessions) subscribe(slot netio.Slot, one *session, channel proto.Channel, ref []byte) bool {
-	switch decision := s.gateway.policy.Decide(s.who(one), channel); decision.Verdict {
+func (s *sessions) subscribe(slot netio.Slot, one *session, wish ask) bool {
+	switch decision := s.gateway.policy.Decide(s.who(one), wish.channel); decision.Verdict {
 	case access.Allow:
-		s.subscribeNow(slot, channel, ref)
+		s.subscribeNow(slot, wish)
 		return true
 	case access.Ask:
-		s.askWebhook(slot, one, channel, ref)
+		s.askWebhook(slot, one, wish)
 		return true
 	default:
-		return s.deny(slot, channel, decision.Reason, ref)
+		return s.deny(slot, wish.channel, decision.Reason, wish.ref)
 	}
 }
 
@@ -90,12 +95,13 @@ func (s *sessions) deny(slot netio.Slot, channel proto.Channel, reason access.Re
 }
 
 // ask remembers that a subscription is to be answered. At most channelsMax wait per stream.
-func (s *sessions) ask(slot netio.Slot, channel proto.Channel, ref []byte) {
+func (s *sessions) ask(slot netio.Slot, wish ask) {
 	if len(s.asks[slot]) >= s.channelsMax() {
-		s.refuse(slot, proto.CodeRateLimited, "too many commands wait for an answer; slow down", channel.Name(), ref)
+		s.refuse(slot, proto.CodeRateLimited, "too many commands wait for an answer; slow down", wish.channel.Name(), wish.ref)
 		return
 	}
-	s.asks[slot] = append(s.asks[slot], ask{channel: channel, ref: ref, since: s.loop.Tick()})
+	wish.since = s.loop.Tick()
+	s.asks[slot] = append(s.asks[slot], wish)
 }
 
 // answerAsk answers the commands that waited for the channel.
@@ -107,10 +113,24 @@ func (s *sessions) answerAsk(slot netio.Slot, channel proto.Channel) {
 		if waiting.channel != channel || waiting.verdict {
 			return false
 		}
-		s.say(slot, "subscribed", proto.AppendSubscribed(nil, channel.Name(), waiting.ref))
+		s.saySubscribed(slot, waiting)
 		return true
 	})
 	s.tidyAsks(slot)
+}
+
+// saySubscribed answers a subscribe command. Where its client would go on from a position, it
+// hears that events may be missing since then.
+func (s *sessions) saySubscribed(slot netio.Slot, wish ask) {
+	s.say(slot, "subscribed", proto.AppendSubscribed(nil, wish.channel.Name(), wish.ref))
+	if wish.from == "" {
+		return
+	}
+	after := wish.from
+	if id, err := proto.ParseID(after); err != nil || id.Channel != wish.channel {
+		after = ""
+	}
+	s.say(slot, "gap", proto.AppendGap(nil, wish.channel.Name(), after, proto.GapUnknownPosition))
 }
 
 // dropAsks forgets what waits for the channel, which the client no longer wants.
@@ -146,15 +166,14 @@ type verdict struct {
 }
 
 // askWebhook lets a goroutine ask whether the stream may hear the channel.
-func (s *sessions) askWebhook(slot netio.Slot, one *session, channel proto.Channel, ref []byte) {
+func (s *sessions) askWebhook(slot netio.Slot, one *session, wish ask) {
 	before := len(s.asks[slot])
-	s.ask(slot, channel, ref)
-	waiting := s.asks[slot]
-	if len(waiting) == before {
+	wish.verdict = true
+	s.ask(slot, wish)
+	if len(s.asks[slot]) == before {
 		return
 	}
-	waiting[before].verdict = true
-	who, id, g := s.who(one), s.loop.ID(slot), s.gateway
+	who, id, g, channel := s.who(one), s.loop.ID(slot), s.gateway, wish.channel
 	g.spawn(func(ctx context.Context) {
 		decision := g.policy.Ask(ctx, who, channel)
 		_ = s.loop.Post(&verdict{id: id, channel: channel, decision: decision})
@@ -174,7 +193,8 @@ func (s *sessions) judged(v *verdict) {
 		s.asks[slot] = slices.Delete(s.asks[slot], i, i+1)
 		s.tidyAsks(slot)
 		if v.decision.Verdict == access.Allow {
-			s.subscribeNow(slot, v.channel, waiting.ref)
+			waiting.verdict = false
+			s.subscribeNow(slot, waiting)
 			s.arm(slot, s.at(slot))
 		} else {
 			s.deny(slot, v.channel, v.decision.Reason, waiting.ref)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/gateway/auth"
@@ -131,7 +132,8 @@ type position struct {
 // lastEventIDs reads where the client would go on from. ended says that the stream it names is
 // complete. A text that is no id is a position that nobody knows: it is kept, for the gap.
 func lastEventIDs(r *http.Request) (positions []position, ended bool) {
-	texts := append(r.Header.Values("Last-Event-ID"), r.URL.Query()["lastEventId"]...)
+	query := r.URL.Query()
+	texts := slices.Concat(r.Header.Values("Last-Event-ID"), query["lastEventId"], query["since"])
 	for _, text := range texts {
 		if text == "" {
 			continue

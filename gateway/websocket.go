@@ -248,19 +248,19 @@ func (s *sessions) pace(slot netio.Slot, one *session) bool {
 const burst = 4
 
 // subscribeNow subscribes a stream to a channel that it may hear, and answers when it is confirmed.
-func (s *sessions) subscribeNow(slot netio.Slot, channel proto.Channel, ref []byte) {
-	outcome := s.shard.Subscribe(slot, channel)
-	if channel.Wildcard() && outcome != hub.TooMany {
+func (s *sessions) subscribeNow(slot netio.Slot, wish ask) {
+	outcome := s.shard.Subscribe(slot, wish.channel)
+	if wish.channel.Wildcard() && outcome != hub.TooMany {
 		s.shard.SetForm(slot, proto.FormEnvelope)
 	}
 	switch outcome {
 	case hub.Confirmed, hub.AlreadyHas:
-		s.debug(slot, "subscribed", "channel", channel.Name())
-		s.say(slot, "subscribed", proto.AppendSubscribed(nil, channel.Name(), ref))
+		s.debug(slot, "subscribed", "channel", wish.channel.Name())
+		s.saySubscribed(slot, wish)
 	case hub.Asked, hub.AlreadyAsk:
-		s.ask(slot, channel, ref)
+		s.ask(slot, wish)
 	case hub.TooMany:
-		s.refuse(slot, proto.CodeTooManySubscriptions, "this stream has as many channels as max-subscriptions allows; unsubscribe from one first", channel.Name(), ref)
+		s.refuse(slot, proto.CodeTooManySubscriptions, "this stream has as many channels as max-subscriptions allows; unsubscribe from one first", wish.channel.Name(), wish.ref)
 	}
 }
 
