@@ -76,13 +76,13 @@ func TestBrokenFrames(t *testing.T) {
 				s.send(t, append(slices.Clone(breach.bytes), masked(proto.OpText, ping)...))
 				closed := s.said(t)
 				if closed.kind != heardClose || closed.code != breach.code {
-					t.Fatalf("heard %+v, want the close %d", closed, breach.code)
+					t.Fatalf("heard %v, want the close %d", closed, breach.code)
 				}
 				if strings.Contains(closed.text, "ok ") || strings.Contains(closed.text, "xx") {
 					t.Errorf("the reason repeats what was sent: %q", closed.text)
 				}
 				if end := s.said(t); end.kind != heardEnd {
-					t.Errorf("after the close came %+v", end)
+					t.Errorf("after the close came %v", end)
 				}
 			})
 			bystander.alive(t)

@@ -109,8 +109,7 @@ func TestSubscribedOnlyWhenConfirmed(t *testing.T) {
 	t.Parallel()
 	h, redis := serveRedis(t, gateway.Options{}, gateway.Timings{})
 	streams := []*stream{h.open(t, raw, visit{}), h.open(t, enveloped, visit{})}
-	redis.Stop()
-	t.Cleanup(redis.Cont)
+	freeze(t, redis)
 	for _, s := range streams {
 		s.command(t, `{"type":"subscribe","channel":"job_progress:1","ref":1}`)
 		s.command(t, `{"type":"subscribe","channel":"job_progress:1","ref":2}`)
@@ -140,7 +139,7 @@ func TestPings(t *testing.T) {
 		answering, silent := h.open(t, w, visit{}), h.open(t, w, visit{})
 		answering.send(t, masked(proto.OpPing, "are you there?"))
 		if got := answering.next(patience); got.kind != heardPong || got.text != "are you there?" {
-			t.Errorf("a ping was answered with %+v", got)
+			t.Errorf("a ping was answered with %v", got)
 		}
 		begin := time.Now()
 		for range 5 { // longer than silence is allowed
@@ -214,7 +213,7 @@ func TestBehindTheHandshake(t *testing.T) {
 			switch word := s.said(t); {
 			case word.kind == heardEvent: // may be before or after subscribed: it was asked for first
 			case word.kind != heardWord:
-				t.Fatalf("heard %+v", word)
+				t.Fatalf("heard %v", word)
 			default:
 				heardAll = append(heardAll, word.name)
 			}
@@ -268,7 +267,7 @@ func TestPieces(t *testing.T) {
 				bytes = append(bytes, fragment(proto.OpContinuation, true, command[cut:])...)
 				s.send(t, bytes)
 				if got := s.next(patience); got.kind != heardPong || got.text != "inside" {
-					t.Fatalf("heard %+v, want the pong", got)
+					t.Fatalf("heard %v, want the pong", got)
 				}
 				want()
 			}
@@ -320,7 +319,7 @@ func TestCommandRate(t *testing.T) {
 				return h.kind == heardClose
 			})
 			if closed.code != proto.ClosePolicy || closed.text != "Too many commands" {
-				t.Errorf("closed with %+v", closed)
+				t.Errorf("closed with %v", closed)
 			}
 			if pongs < 20 || pongs > 40 || refused < 10 || refused > 40 {
 				t.Errorf("%d were carried out and %d refused, want a burst of about 20 each", pongs, refused)
