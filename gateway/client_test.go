@@ -103,6 +103,18 @@ type heard struct {
 	code    proto.CloseCode
 }
 
+// String is short enough for the message of a failed test.
+func (h heard) String() string {
+	switch h.kind {
+	case heardClose:
+		return fmt.Sprintf("[close %d %q]", h.code, h.text)
+	case heardEvent, heardWord:
+		return fmt.Sprintf("[%s %s id=%q channel=%q %.300s]", h.kind, h.name, h.id, h.channel, h.text)
+	default:
+		return fmt.Sprintf("[%s %.100s]", h.kind, h.text)
+	}
+}
+
 // field gives a member of a word's JSON as text, or "".
 func (h heard) field(name string) string {
 	var members map[string]any
@@ -306,10 +318,10 @@ func (s *stream) until(t testing.TB, what string, match func(heard) bool) heard 
 			return h
 		}
 		if h.kind == heardNothing || h.kind == heardEnd || h.kind == heardCut {
-			t.Fatalf("%s did not hear %s; it heard %s, then %+v", s.wire.name, what, strings.Join(before, " "), h)
+			t.Fatalf("%s did not hear %s; it heard %s, then %v", s.wire.name, what, strings.Join(before, " "), h)
 		}
 		if len(before) < 20 {
-			before = append(before, fmt.Sprintf("%+.300v", h))
+			before = append(before, h.String())
 		}
 	}
 }
@@ -327,7 +339,7 @@ func (s *stream) event(t testing.TB, payload string) heard {
 	t.Helper()
 	h := s.said(t)
 	if h.kind != heardEvent || h.text != payload {
-		t.Fatalf("%s heard %+.300v, want the event %s", s.wire.name, h, payload)
+		t.Fatalf("%s heard %v, want the event %s", s.wire.name, h, payload)
 	}
 	return h
 }
@@ -337,7 +349,7 @@ func (s *stream) word(t testing.TB, name string) heard {
 	t.Helper()
 	h := s.said(t)
 	if h.kind != heardWord || h.name != name {
-		t.Fatalf("%s heard %+.300v, want %s", s.wire.name, h, name)
+		t.Fatalf("%s heard %v, want %s", s.wire.name, h, name)
 	}
 	return h
 }
@@ -362,12 +374,12 @@ func (s *stream) ends(t testing.TB, code proto.CloseCode, reason string) {
 	h := s.said(t)
 	if s.wire.websocket {
 		if h.kind != heardClose || h.code != code || h.text != reason {
-			t.Fatalf("%s heard %+.300v, want the close %d %q", s.wire.name, h, code, reason)
+			t.Fatalf("%s heard %v, want the close %d %q", s.wire.name, h, code, reason)
 		}
 		h = s.said(t)
 	}
 	if h.kind != heardEnd {
-		t.Fatalf("%s heard %+.300v, want the orderly end", s.wire.name, h)
+		t.Fatalf("%s heard %v, want the orderly end", s.wire.name, h)
 	}
 	s.conn.Close()
 }

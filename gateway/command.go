@@ -15,16 +15,11 @@ import (
 // ask is a subscribe command whose answer has to wait: for the broker's confirmation, or for a
 // webhook's verdict before that.
 type ask struct {
-	request subscribeRequest
-	since   netio.Tick
-	verdict bool // waits for a webhook
-}
-
-// subscribeRequest is one channel of a subscribe command.
-type subscribeRequest struct {
 	channel proto.Channel
 	ref     []byte
-	after   string // the id that the client would go on from; empty: live only
+	from    string // the position that the client would go on from, or ""
+	since   netio.Tick
+	verdict bool // waits for a webhook
 }
 
 // command carries out one command of a client.
@@ -37,11 +32,11 @@ func (s *sessions) command(slot netio.Slot, one *session, text []byte) {
 	switch command.Kind {
 	case proto.Subscribe:
 		for i, channel := range command.Channels {
-			request := subscribeRequest{channel: channel, ref: command.Ref}
+			wish := ask{channel: channel, ref: command.Ref}
 			if command.Since != nil {
-				request.after = command.Since[i]
+				wish.from = command.Since[i]
 			}
-			if !s.subscribe(slot, one, request) {
+			if !s.subscribe(slot, one, wish) {
 				return
 			}
 		}
@@ -71,24 +66,23 @@ func (s *sessions) channelsMax() int {
 }
 
 // subscribe handles one channel of a subscribe command; false means that the stream is ending.
-func (s *sessions) subscribe(slot netio.Slot, one *session, request subscribeRequest) bool {
-	switch decision := s.gateway.policy.Decide(s.who(one), request.channel); decision.Verdict {
+func (s *sessions) subscribe(slot netio.Slot, one *session, wish ask) bool {
+	switch decision := s.gateway.policy.Decide(s.who(one), wish.channel); decision.Verdict {
 	case access.Allow:
-		s.subscribeNow(slot, request)
+		s.subscribeNow(slot, wish)
 		return true
 	case access.Ask:
-		s.askWebhook(slot, one, request)
+		s.askWebhook(slot, one, wish)
 		return true
 	default:
-		return s.deny(slot, request, decision.Reason)
+		return s.deny(slot, wish.channel, decision.Reason, wish.ref)
 	}
 }
 
 // deny refuses a channel, and with it the stream, unless the namespace says otherwise or nobody
 // could have such a channel.
-func (s *sessions) deny(slot netio.Slot, request subscribeRequest, reason access.Reason) bool {
-	channel := request.channel
-	s.refuse(slot, reason.Code(), denial(reason, channel), channel.Name(), request.ref)
+func (s *sessions) deny(slot netio.Slot, channel proto.Channel, reason access.Reason, ref []byte) bool {
+	s.refuse(slot, reason.Code(), denial(reason, channel), channel.Name(), ref)
 	switch {
 	case reason.Code() == proto.CodeBadChannel || !s.gateway.policy.Namespace(channel.Type()).ClosesOnDenied():
 		return true
@@ -101,12 +95,13 @@ func (s *sessions) deny(slot netio.Slot, request subscribeRequest, reason access
 }
 
 // ask remembers that a subscription is to be answered. At most channelsMax wait per stream.
-func (s *sessions) ask(slot netio.Slot, request subscribeRequest) {
+func (s *sessions) ask(slot netio.Slot, wish ask) {
 	if len(s.asks[slot]) >= s.channelsMax() {
-		s.refuse(slot, proto.CodeRateLimited, "too many commands wait for an answer; slow down", request.channel.Name(), request.ref)
+		s.refuse(slot, proto.CodeRateLimited, "too many commands wait for an answer; slow down", wish.channel.Name(), wish.ref)
 		return
 	}
-	s.asks[slot] = append(s.asks[slot], ask{request: request, since: s.loop.Tick()})
+	wish.since = s.loop.Tick()
+	s.asks[slot] = append(s.asks[slot], wish)
 }
 
 // answerAsk answers the commands that waited for the channel.
@@ -115,18 +110,32 @@ func (s *sessions) answerAsk(slot netio.Slot, channel proto.Channel) {
 		return
 	}
 	s.asks[slot] = slices.DeleteFunc(s.asks[slot], func(waiting ask) bool {
-		if waiting.request.channel != channel || waiting.verdict {
+		if waiting.channel != channel || waiting.verdict {
 			return false
 		}
-		s.answerSubscribe(slot, waiting.request)
+		s.saySubscribed(slot, waiting)
 		return true
 	})
 	s.tidyAsks(slot)
 }
 
+// saySubscribed answers a subscribe command. Where its client would go on from a position, it
+// hears that events may be missing since then.
+func (s *sessions) saySubscribed(slot netio.Slot, wish ask) {
+	s.say(slot, "subscribed", proto.AppendSubscribed(nil, wish.channel.Name(), wish.ref))
+	if wish.from == "" {
+		return
+	}
+	after := wish.from
+	if id, err := proto.ParseID(after); err != nil || id.Channel != wish.channel {
+		after = ""
+	}
+	s.say(slot, "gap", proto.AppendGap(nil, wish.channel.Name(), after, proto.GapUnknownPosition))
+}
+
 // dropAsks forgets what waits for the channel, which the client no longer wants.
 func (s *sessions) dropAsks(slot netio.Slot, channel proto.Channel) {
-	s.asks[slot] = slices.DeleteFunc(s.asks[slot], func(waiting ask) bool { return waiting.request.channel == channel })
+	s.asks[slot] = slices.DeleteFunc(s.asks[slot], func(waiting ask) bool { return waiting.channel == channel })
 	s.tidyAsks(slot)
 }
 
@@ -140,10 +149,9 @@ func (s *sessions) tidyAsks(slot netio.Slot) {
 func (s *sessions) giveUpAsks(slot netio.Slot, now netio.Tick) {
 	for _, waiting := range s.asks[slot] {
 		if now >= waiting.since+ticks(s.gateway.timings.confirm) {
-			request := waiting.request
-			s.dropAsks(slot, request.channel)
-			s.shard.Unsubscribe(slot, request.channel)
-			s.refuse(slot, proto.CodeBrokerUnavailable, "the subscription could not be confirmed in time; try again", request.channel.Name(), request.ref)
+			s.dropAsks(slot, waiting.channel)
+			s.shard.Unsubscribe(slot, waiting.channel)
+			s.refuse(slot, proto.CodeBrokerUnavailable, "the subscription could not be confirmed in time; try again", waiting.channel.Name(), waiting.ref)
 			s.giveUpAsks(slot, now) // the list has changed
 			return
 		}
@@ -158,18 +166,17 @@ type verdict struct {
 }
 
 // askWebhook lets a goroutine ask whether the stream may hear the channel.
-func (s *sessions) askWebhook(slot netio.Slot, one *session, request subscribeRequest) {
+func (s *sessions) askWebhook(slot netio.Slot, one *session, wish ask) {
 	before := len(s.asks[slot])
-	s.ask(slot, request)
-	waiting := s.asks[slot]
-	if len(waiting) == before {
+	wish.verdict = true
+	s.ask(slot, wish)
+	if len(s.asks[slot]) == before {
 		return
 	}
-	waiting[before].verdict = true
-	who, id, g := s.who(one), s.loop.ID(slot), s.gateway
+	who, id, g, channel := s.who(one), s.loop.ID(slot), s.gateway, wish.channel
 	g.spawn(func(ctx context.Context) {
-		decision := g.policy.Ask(ctx, who, request.channel)
-		_ = s.loop.Post(&verdict{id: id, channel: request.channel, decision: decision})
+		decision := g.policy.Ask(ctx, who, channel)
+		_ = s.loop.Post(&verdict{id: id, channel: channel, decision: decision})
 	})
 }
 
@@ -180,16 +187,17 @@ func (s *sessions) judged(v *verdict) {
 		return
 	}
 	for i, waiting := range s.asks[slot] {
-		if waiting.request.channel != v.channel || !waiting.verdict {
+		if waiting.channel != v.channel || !waiting.verdict {
 			continue
 		}
 		s.asks[slot] = slices.Delete(s.asks[slot], i, i+1)
 		s.tidyAsks(slot)
 		if v.decision.Verdict == access.Allow {
-			s.subscribeNow(slot, waiting.request)
+			waiting.verdict = false
+			s.subscribeNow(slot, waiting)
 			s.arm(slot, s.at(slot))
 		} else {
-			s.deny(slot, waiting.request, v.decision.Reason)
+			s.deny(slot, v.channel, v.decision.Reason, waiting.ref)
 		}
 		return
 	}

@@ -134,15 +134,19 @@ func (g *Gateway) setUpIdentity() (err error) {
 	return err
 }
 
-func (g *Gateway) setUpBroker() (err error) {
+func (g *Gateway) setUpBroker() error {
 	if g.options.Redis == "" {
 		g.broker = broker.NewMemory(broker.MemoryOptions{})
 		return nil
 	}
-	g.broker, err = broker.NewRedis(broker.RedisOptions{
+	redis, err := broker.NewRedis(broker.RedisOptions{
 		URL: g.options.Redis, ChannelPrefix: g.options.ChannelPrefix, Logger: g.logger,
 	})
-	return err
+	if err != nil {
+		return err // and no *Redis that is nil in an interface that is not
+	}
+	g.broker = redis
+	return nil
 }
 
 func (g *Gateway) setUpLoops() (err error) {
@@ -171,9 +175,7 @@ func (g *Gateway) setUpLoops() (err error) {
 		one.attach(loop)
 		g.sessions = append(g.sessions, one)
 		g.loops = append(g.loops, loop)
-	}
-	for _, loop := range g.loops {
-		go loop.Run()
+		go loop.Run() // at once: should the next one fail, Close waits for this one to stop
 	}
 	g.publisher = newPublisher(g)
 	return g.broker.Start(broker.Callbacks{

@@ -1,8 +1,8 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -82,15 +82,13 @@ var ErrNoClient = errors.New("no such client on this gateway")
 // told it. The stream must be on this gateway: [ErrNoClient] if it is not, or is gone. A nil
 // error means that the stream was there, not that its client read the event.
 func (g *Gateway) SendToClient(ctx context.Context, clientID string, data []byte) error {
-	if !json.Valid(data) {
-		return errors.New("the data is not one JSON value")
+	// A copy: where ctx ends first, the loop may come to it when the caller has gone on.
+	event, err := proto.NewEvent(directChannel, "", bytes.Clone(data))
+	if err != nil {
+		return fmt.Errorf("the data is not one JSON value in UTF-8: %w", err)
 	}
 	return g.direct(ctx, clientID, func(s *sessions, slot netio.Slot) {
-		form := s.shard.Form(slot)
-		event, err := proto.NewEvent(directChannel, "", data)
-		if err == nil {
-			s.send(slot, event.Bytes(form))
-		}
+		s.send(slot, event.Bytes(s.shard.Form(slot)))
 	})
 }
 
@@ -106,11 +104,13 @@ var directChannel = func() proto.Channel {
 // Complete tells the client that its stream is complete, with data (one JSON value, or nil), and
 // ends it in order. A browser's EventSource does not come back. Errors as for SendToClient.
 func (g *Gateway) Complete(ctx context.Context, clientID string, data []byte) error {
-	if data != nil && !json.Valid(data) {
-		return errors.New("the data is not one JSON value")
+	if data != nil {
+		if _, err := proto.NewEvent(directChannel, "", data); err != nil {
+			return fmt.Errorf("the data is not one JSON value in UTF-8: %w", err)
+		}
 	}
+	message := proto.AppendComplete(nil, data)
 	return g.direct(ctx, clientID, func(s *sessions, slot netio.Slot) {
-		message := proto.AppendComplete(nil, data)
 		if s.at(slot).flags&sessionWebSocket != 0 {
 			s.say(slot, "complete", message)
 			s.closeWebSocket(slot, endComplete, "Complete")

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -20,6 +21,9 @@ import (
 // TestMain runs the tests with every log line kept, and then looks for what they left behind:
 // goroutines, descriptors, a panic that was caught, a token in a log line.
 func TestMain(m *testing.M) {
+	// Many tests wait for a time to pass, which takes no processor.
+	_ = flag.Set("test.parallel", "8")
+	flag.Parse() // what the command line says comes last
 	slog.SetDefault(slog.New(&kept))
 	warmUp()
 	before := openDescriptors()

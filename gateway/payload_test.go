@@ -74,13 +74,13 @@ func TestPayloads(t *testing.T) {
 					got.text = trimmed(got.text)
 				}
 				if got.kind != heardEvent || got.text != want {
-					t.Errorf("%s heard %+.400v, want the event %.300s", s.wire.name, got, want)
+					t.Errorf("%s heard %v, want the event %.300s", s.wire.name, got, want)
 				}
 				if !s.wire.websocket && got.name != payload.event {
 					t.Errorf("%s calls the event %q, want %q", s.wire.name, got.name, payload.event)
 				}
 				if s.wire == raw && strings.HasPrefix(payload.name, "reserved") && got.channel != "job_progress:1" {
-					t.Errorf("a reserved type came without an envelope: %+v", got)
+					t.Errorf("a reserved type came without an envelope: %v", got)
 				}
 			}
 		})

@@ -182,7 +182,7 @@ func TestUnknownPosition(t *testing.T) {
 						case "connected":
 							greeted = true
 						default:
-							t.Fatalf("heard %+v", word)
+							t.Fatalf("heard %v", word)
 						}
 					}
 					for _, channel := range v.channels {
@@ -206,8 +206,7 @@ func TestNotConfirmed(t *testing.T) {
 	redis := redistest.Start(t)
 	h := serveWith(t, gateway.Options{Redis: redis.URL()}, gateway.Timings{Confirm: time.Second})
 	h.awaitDelivery(t)
-	redis.Stop()
-	t.Cleanup(redis.Cont)
+	freeze(t, redis)
 	streams := make(map[wire]*stream)
 	for _, w := range everyWire {
 		streams[w] = h.knock(t, w, visit{channels: []string{"job_progress:1"}, query: "userId=456"})
@@ -252,7 +251,7 @@ func TestHalfClose(t *testing.T) {
 			t.Fatal(err)
 		}
 		if end := s.said(t); end.kind != heardCut && end.kind != heardEnd {
-			t.Errorf("heard %+v", end)
+			t.Errorf("heard %v", end)
 		}
 	})
 	onEvery(t, everyWire, func(t *testing.T, w wire) {

@@ -91,7 +91,9 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 			return
 		}
 		if message.Op == proto.OpContinuation {
-			s.keepHalfRead(one, messages)
+			if s.keepHalfRead(one, messages) {
+				s.arm(slot, one) // its deadline may come before the next ping
+			}
 			return
 		}
 		one.heard = s.loop.Tick()
@@ -104,8 +106,9 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 	}
 }
 
-// keepHalfRead stores a reader that is in the middle of something, and frees one that is not.
-func (s *sessions) keepHalfRead(one *session, messages *proto.MessageReader) {
+// keepHalfRead stores a reader that is in the middle of something, and frees one that is not. It
+// reports whether a message has begun.
+func (s *sessions) keepHalfRead(one *session, messages *proto.MessageReader) (begun bool) {
 	switch {
 	case messages.Idle():
 		s.freeHalfRead(one)
@@ -121,7 +124,9 @@ func (s *sessions) keepHalfRead(one *session, messages *proto.MessageReader) {
 		s.readers[index] = reader{message: &own}
 		s.fresh = proto.MessageReader{}
 		one.reader, one.begun = index, s.loop.Tick()
+		return true
 	}
+	return false
 }
 
 func (s *sessions) freeHalfRead(one *session) {
@@ -243,36 +248,20 @@ func (s *sessions) pace(slot netio.Slot, one *session) bool {
 const burst = 4
 
 // subscribeNow subscribes a stream to a channel that it may hear, and answers when it is confirmed.
-func (s *sessions) subscribeNow(slot netio.Slot, request subscribeRequest) {
-	channel := request.channel
-	outcome := s.shard.Subscribe(slot, channel)
-	if channel.Wildcard() && outcome != hub.TooMany {
+func (s *sessions) subscribeNow(slot netio.Slot, wish ask) {
+	outcome := s.shard.Subscribe(slot, wish.channel)
+	if wish.channel.Wildcard() && outcome != hub.TooMany {
 		s.shard.SetForm(slot, proto.FormEnvelope)
 	}
 	switch outcome {
 	case hub.Confirmed, hub.AlreadyHas:
-		s.debug(slot, "subscribed", "channel", channel.Name())
-		s.answerSubscribe(slot, request)
+		s.debug(slot, "subscribed", "channel", wish.channel.Name())
+		s.saySubscribed(slot, wish)
 	case hub.Asked, hub.AlreadyAsk:
-		s.ask(slot, request)
+		s.ask(slot, wish)
 	case hub.TooMany:
-		s.refuse(slot, proto.CodeTooManySubscriptions, "this stream has as many channels as max-subscriptions allows; unsubscribe from one first", channel.Name(), request.ref)
+		s.refuse(slot, proto.CodeTooManySubscriptions, "this stream has as many channels as max-subscriptions allows; unsubscribe from one first", wish.channel.Name(), wish.ref)
 	}
-}
-
-// answerSubscribe tells a client that nothing on the channel is missed from here on, and, if it
-// would go on from a position, that something may be missing since then.
-func (s *sessions) answerSubscribe(slot netio.Slot, request subscribeRequest) {
-	name := request.channel.Name()
-	s.say(slot, "subscribed", proto.AppendSubscribed(nil, name, request.ref))
-	if request.after == "" {
-		return
-	}
-	after := ""
-	if _, err := proto.ParseID(request.after); err == nil {
-		after = request.after
-	}
-	s.say(slot, "gap", proto.AppendGap(nil, name, after, proto.GapUnknownPosition))
 }
 
 func (s *sessions) refuse(slot netio.Slot, code, message, channel string, ref []byte) {

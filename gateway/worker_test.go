@@ -129,7 +129,7 @@ func (f *follower) follow(t testing.TB, until int64) {
 				t.Errorf("%s: the gap's reason is %q, want broker", f.wire.name, reason)
 			}
 		default:
-			t.Fatalf("%s lost its stream at %d: %+v", f.wire.name, f.last, h)
+			t.Fatalf("%s lost its stream at %d: %v", f.wire.name, f.last, h)
 		}
 	}
 }
