@@ -97,7 +97,6 @@ type Loop struct {
 	sys      sys
 	options  LoopOptions
 	events   Events
-	epoll    int
 	start    int64 // clock at tick 0
 	now      int64 // clock, read at the start of the turn and while flushing
 	tick     Tick
