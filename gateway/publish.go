@@ -55,6 +55,10 @@ type publishRequest struct {
 
 // servePublish is POST /api/publish: one event or an array of up to 1000, all or nothing.
 func (g *Gateway) servePublish(w http.ResponseWriter, r *http.Request) {
+	if g.draining.Load() {
+		g.answer(w, r, refuse(refuseDraining, "this gateway is going; nothing was published; try again"))
+		return
+	}
 	who, _, err := g.identify(r, true)
 	if err != nil {
 		g.answer(w, r, refusalOf(err))
