@@ -349,5 +349,5 @@ func loopsDefault() int {
 	return min(cores, 63)
 }
 
-// errClosed is what methods say of a gateway that is gone.
-var errClosed = errors.New("gateway: closed")
+// ErrClosed is what methods return of a gateway that has ended.
+var ErrClosed = errors.New("gateway: closed")

@@ -187,6 +187,9 @@ func (g *Gateway) judge(channel proto.Channel, data []byte) *refusal {
 // publish hands judged events to the broker, all or none. While Redis is away they reach the
 // streams of this process at least.
 func (g *Gateway) publish(ctx context.Context, events []Event) (PublishResult, error) {
+	if g.lifetime.Err() != nil {
+		return PublishResult{}, ErrClosed
+	}
 	messages := make([]broker.Message, len(events))
 	for i, event := range events {
 		typ := channelType(event.Channel)

@@ -156,10 +156,11 @@ func TestAdminListener(t *testing.T) {
 func TestLog(t *testing.T) {
 	h := serve(t, gateway.Options{Auth: gateway.AuthOptions{HMACSecret: secret}})
 	token := mintFor(t, "logged")
-	h.open(t, raw, visit{query: "token=" + token, channels: []string{"job_progress:logged"}})
+	s := h.open(t, raw, visit{query: "token=" + token, channels: []string{"job_progress:logged"}})
 	h.publish(t, "job_progress:logged", `{"payload":"kept-out-of-the-log"}`)
 	h.ask(t, get("/api/stream?channel=job_progress:1&token="+token+"x"))
 	kept.hide("kept-out-of-the-log")
+	s.conn.Close()
 	h.stop(t) // which writes what is left to be written
 	for _, line := range []string{"stream connected", "user=logged", "job_progress:logged", "request refused", "msg=draining", "msg=drained", "msg=event"} {
 		if !kept.holds(line) {
