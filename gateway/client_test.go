@@ -416,10 +416,18 @@ func (s *stream) subscribe(t testing.TB, channels ...string) {
 		t.Fatal(err)
 	}
 	s.command(t, string(command))
+	waiting := make(map[string]int)
 	for _, channel := range channels {
-		s.until(t, "subscribed to "+channel, func(h heard) bool {
-			return h.kind == heardWord && h.name == "subscribed" && h.field("channel") == channel
-		})
+		waiting[channel]++
+	}
+	for range channels { // confirmed in any order
+		answer := s.until(t, "subscribed", func(h heard) bool { return h.name == "subscribed" })
+		waiting[answer.field("channel")]--
+	}
+	for channel, count := range waiting {
+		if count != 0 {
+			t.Fatalf("%s was not subscribed to %s as often as it asked", s.wire.name, channel)
+		}
 	}
 }
 

@@ -283,3 +283,33 @@ func TestBytesBehindAnEventStream(t *testing.T) {
 		s.event(t, `{"honest":true}`)
 	})
 }
+
+// TestSince: a client that would go on from somewhere, and cannot, is told of a gap on just that
+// channel, once it is subscribed.
+func TestSince(t *testing.T) {
+	t.Parallel()
+	h := serve(t, gateway.Options{})
+	onEvery(t, sseWires, func(t *testing.T, w wire) {
+		s := h.knock(t, w, visit{channels: []string{"a:1"}, query: "since=0"})
+		s.wantOpen(t)
+		gap := s.until(t, "the gap", func(h heard) bool { return h.name == "gap" })
+		if gap.field("channel") != "a:1" || gap.field("reason") != "unknown_position" || gap.field("after") != "" {
+			t.Errorf("the gap is %v", gap)
+		}
+	})
+	onEvery(t, webSockets, func(t *testing.T, w wire) {
+		s := h.open(t, w, visit{})
+		for range 2 { // the second time it is subscribed already
+			s.command(t, `{"type":"subscribe","channels":["a:1","a:2"],"since":{"a:1":"a:1/zzzzzzzz.5","b:1":"b:1/zzzzzzzz.5"},"ref":1}`)
+			s.wordWith(t, "subscribed", "channel=a:1", "ref=1")
+			s.wordWith(t, "gap", "channel=a:1", "reason=unknown_position", "after=a:1/zzzzzzzz.5")
+			s.wordWith(t, "subscribed", "channel=a:2", "ref=1")
+			s.alive(t)
+		}
+		s.command(t, `{"type":"subscribe","channel":"a:3","since":"a:1/zzzzzzzz.5"}`)
+		s.wordWith(t, "subscribed", "channel=a:3")
+		s.wordWith(t, "gap", "channel=a:3", "reason=unknown_position", "after=")
+		h.publish(t, "a:3", `{"live":true}`)
+		s.event(t, `{"live":true}`)
+	})
+}
