@@ -97,9 +97,9 @@ func TestKeepAlive(t *testing.T) {
 		t.Parallel()
 		channel := "job_progress:" + w.version
 		s := h.open(t, w, visit{channels: []string{channel}})
+		begin := time.Now()
 		h.publish(t, channel, `{"n":1}`)
 		id := s.event(t, `{"n":1}`).id
-		begin := time.Now()
 		for range 2 {
 			comment := s.until(t, "a comment", func(h heard) bool { return h.kind == heardComment })
 			if comment.id != id {

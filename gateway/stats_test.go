@@ -110,6 +110,8 @@ func TestAdmin(t *testing.T) {
 	for _, target := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/symbol", "/debug/pprof/heap"} {
 		h.check(t, []row{
 			{target + " from loopback", get(target), 200, "", ""},
+			{target + " of a page that says it is this machine", strings.Replace(get(target), "HOST", "evil.example", 1), 403, "access_denied", ""},
+			{target + " by another name of this machine", strings.Replace(get(target), "HOST", "localhost", 1), 200, "", ""},
 			{target + " from a proxy", get(target, forwarded), 403, "access_denied", ""},
 			{target + " from a proxy that says it otherwise", get(target, "Forwarded: for=127.0.0.1"), 403, "access_denied", ""},
 			{target + " of a user", get(target, forwarded, bearer(user)), 403, "access_denied", ""},
