@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -348,6 +347,3 @@ func loopsDefault() int {
 	}
 	return min(cores, 63)
 }
-
-// ErrClosed is what methods return of a gateway that has ended.
-var ErrClosed = errors.New("gateway: closed")

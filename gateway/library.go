@@ -79,6 +79,9 @@ func (g *Gateway) Broadcast(ctx context.Context, data []byte) (PublishResult, er
 	return g.Publish(ctx, Event{Channel: g.broadcast[0].Name(), Data: data})
 }
 
+// ErrClosed is what methods return of a gateway that has ended.
+var ErrClosed = errors.New("gateway: closed")
+
 // ErrNoClient says that no stream of this gateway has that client id now.
 var ErrNoClient = errors.New("no such client on this gateway")
 
