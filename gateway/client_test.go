@@ -213,13 +213,12 @@ func (s *stream) greeted(t testing.TB) {
 
 // next gives the next thing heard, whatever it is.
 func (s *stream) next(limit time.Duration) heard {
-	_ = s.conn.SetReadDeadline(time.Now().Add(limit))
 	var h heard
 	var err error
 	if s.wire.websocket {
-		h, err = s.nextMessage()
+		h, err = s.nextMessage(limit)
 	} else {
-		h, err = s.nextEvent()
+		h, err = s.nextEvent(limit)
 	}
 	var slow net.Error
 	switch {
@@ -235,7 +234,7 @@ func (s *stream) next(limit time.Duration) heard {
 }
 
 // nextEvent reads an event stream. io.EOF is its orderly end.
-func (s *stream) nextEvent() (heard, error) {
+func (s *stream) nextEvent(limit time.Duration) (heard, error) {
 	for {
 		event, ok := s.decoder.Next()
 		switch {
@@ -251,6 +250,7 @@ func (s *stream) nextEvent() (heard, error) {
 			s.comments++
 			return heard{kind: heardComment, id: s.decoder.LastID}, nil
 		}
+		_ = s.conn.SetReadDeadline(time.Now().Add(limit))
 		n, err := s.response.Body.Read(s.room)
 		s.decoder.Feed(s.room[:n])
 		if n == 0 && err != nil {
@@ -260,7 +260,7 @@ func (s *stream) nextEvent() (heard, error) {
 }
 
 // nextMessage reads a WebSocket.
-func (s *stream) nextMessage() (heard, error) {
+func (s *stream) nextMessage(limit time.Duration) (heard, error) {
 	for {
 		message, rest, err := s.messages.Next(s.rest, 0)
 		if err != nil {
@@ -278,6 +278,7 @@ func (s *stream) nextMessage() (heard, error) {
 		case proto.OpPong:
 			return heard{kind: heardPong, text: string(message.Data)}, nil
 		case proto.OpContinuation:
+			_ = s.conn.SetReadDeadline(time.Now().Add(limit))
 			n, err := s.reader.Read(s.room)
 			if n == 0 && err != nil {
 				return heard{}, err
@@ -291,6 +292,9 @@ func (s *stream) nextMessage() (heard, error) {
 
 // understand tells the gateway's own words from events, raw and in envelopes.
 func (s *stream) understand(text string) (heard, error) {
+	if s.wire == raw && !strings.Contains(text, `type"`) {
+		return heard{kind: heardEvent, text: text}, nil
+	}
 	var told struct {
 		Type, Channel, ID string
 		Data              json.RawMessage
@@ -412,10 +416,18 @@ func (s *stream) subscribe(t testing.TB, channels ...string) {
 		t.Fatal(err)
 	}
 	s.command(t, string(command))
+	waiting := make(map[string]int)
 	for _, channel := range channels {
-		s.until(t, "subscribed to "+channel, func(h heard) bool {
-			return h.kind == heardWord && h.name == "subscribed" && h.field("channel") == channel
-		})
+		waiting[channel]++
+	}
+	for range channels { // confirmed in any order
+		answer := s.until(t, "subscribed", func(h heard) bool { return h.name == "subscribed" })
+		waiting[answer.field("channel")]--
+	}
+	for channel, count := range waiting {
+		if count != 0 {
+			t.Fatalf("%s was not subscribed to %s as often as it asked", s.wire.name, channel)
+		}
 	}
 }
 

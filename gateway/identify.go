@@ -85,7 +85,8 @@ func (g *Gateway) isUnasked(channel proto.Channel, who *auth.Identity) bool {
 
 // mayAdminister checks that a request may see metrics and use the admin API: on a listener of
 // their own everybody; else loopback peers that no proxy speaks for, and tokens with the claim
-// admin.
+// admin. A loopback peer must ask for a loopback Host too: a page whose name was made to resolve
+// to this machine, and a proxy that says nothing of itself, ask for another one.
 func (g *Gateway) mayAdminister(r *http.Request) error {
 	if isAdminListener(r) {
 		return nil
@@ -97,8 +98,9 @@ func (g *Gateway) mayAdminister(r *http.Request) error {
 	if who.Admin {
 		return nil
 	}
-	if auth.Forwards(r) || !auth.ClientAddress(r, auth.Proxies{}).IsLoopback() {
-		return refuse(refuseAccessDenied, "for loopback peers and tokens with the claim admin only")
+	local := auth.Guard{Allowed: g.origins}
+	if local.Check(r, false) != nil || !auth.ClientAddress(r, auth.Proxies{}).IsLoopback() {
+		return refuse(refuseAccessDenied, "for loopback peers that ask for localhost or 127.0.0.1, and for tokens with the claim admin; or set admin-listen")
 	}
 	return nil
 }

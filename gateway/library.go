@@ -24,7 +24,8 @@ type Notice struct {
 
 // Publish publishes events, all or none, as POST /api/publish does: on Redis if there is one.
 // While Redis is away they reach the streams of this process only, and the result says so. It
-// waits for Redis, at most 5 s or until ctx is done. Errors say which event was wrong.
+// waits for Redis, at most 5 s or until ctx is done. Errors say which event was wrong; [ErrClosed]
+// says that the gateway has ended.
 func (g *Gateway) Publish(ctx context.Context, events ...Event) (PublishResult, error) {
 	for i, event := range events {
 		channel, err := proto.ParseChannel(event.Channel)
@@ -53,6 +54,9 @@ func (g *Gateway) Subscribe(channel string, call func(Notice)) (unsubscribe func
 	if parsed.Wildcard() && !g.policy.Namespace(parsed.Type()).Wildcard {
 		return nil, fmt.Errorf("channel %s: its namespace has no wildcard", channel)
 	}
+	if g.lifetime.Err() != nil {
+		return nil, ErrClosed
+	}
 	return g.hub.Listen(parsed, func(n hub.Notice) { call(Notice(n)) }), nil
 }
 
@@ -74,6 +78,9 @@ func (g *Gateway) Broadcast(ctx context.Context, data []byte) (PublishResult, er
 	}
 	return g.Publish(ctx, Event{Channel: g.broadcast[0].Name(), Data: data})
 }
+
+// ErrClosed is what methods return of a gateway that has ended.
+var ErrClosed = errors.New("gateway: closed")
 
 // ErrNoClient says that no stream of this gateway has that client id now.
 var ErrNoClient = errors.New("no such client on this gateway")
@@ -150,7 +157,10 @@ func (g *Gateway) direct(ctx context.Context, clientID string, do func(s *sessio
 			do(s, slot)
 		}
 	})
-	if err == nil && !found {
+	switch {
+	case errors.Is(err, netio.ErrLoopClosed):
+		return ErrClosed
+	case err == nil && !found:
 		return ErrNoClient
 	}
 	return err

@@ -120,8 +120,19 @@ func TestOptions(t *testing.T) {
 			if !strings.Contains(err.Error(), row.want) {
 				t.Errorf("the error is %q, want %q in it", err, row.want)
 			}
+			if strings.Contains(err.Error(), "short") && name == "a short secret" {
+				t.Errorf("the error repeats the secret: %q", err)
+			}
 		})
 	}
+	t.Run("checked without a start", func(t *testing.T) {
+		if err := (gateway.Options{Listen: "0.0.0.0:80"}).Check(); err == nil || !strings.Contains(err.Error(), "insecure-no-auth") {
+			t.Errorf("the check says %v, want what to do", err)
+		}
+		if err := (gateway.Options{}).Check(); err != nil {
+			t.Errorf("the default is refused: %v", err)
+		}
+	})
 	t.Run("closed without having run", func(t *testing.T) {
 		g, err := gateway.New(gateway.Options{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
 		if err != nil {

@@ -55,6 +55,10 @@ type publishRequest struct {
 
 // servePublish is POST /api/publish: one event or an array of up to 1000, all or nothing.
 func (g *Gateway) servePublish(w http.ResponseWriter, r *http.Request) {
+	if g.draining.Load() {
+		g.answer(w, r, refuse(refuseDraining, "this gateway is going; nothing was published; try again"))
+		return
+	}
 	who, _, err := g.identify(r, true)
 	if err != nil {
 		g.answer(w, r, refusalOf(err))
@@ -183,6 +187,9 @@ func (g *Gateway) judge(channel proto.Channel, data []byte) *refusal {
 // publish hands judged events to the broker, all or none. While Redis is away they reach the
 // streams of this process at least.
 func (g *Gateway) publish(ctx context.Context, events []Event) (PublishResult, error) {
+	if g.lifetime.Err() != nil {
+		return PublishResult{}, ErrClosed
+	}
 	messages := make([]broker.Message, len(events))
 	for i, event := range events {
 		typ := channelType(event.Channel)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/access"
+	"github.com/millrace/millrace/gateway/auth"
 )
 
 // published is the answer of POST /api/publish.
@@ -152,6 +153,46 @@ func TestPublishCommand(t *testing.T) {
 			t.Errorf("heard %v, want an event and the answer", names)
 		}
 	})
+}
+
+// TestPublishClaim: with authentication a client publishes where its token says so, and nowhere
+// else, whatever it may hear.
+func TestPublishClaim(t *testing.T) {
+	t.Parallel()
+	h := serve(t, gateway.Options{Auth: gateway.AuthOptions{HMACSecret: secret}})
+	token := mint(t, auth.MintClaims{User: "456", Publish: []string{"job_progress:mine", "secret:*"}})
+	onEvery(t, webSockets, func(t *testing.T, w wire) {
+		s := h.open(t, w, visit{header: []string{bearer(token)}})
+		for channel, allowed := range map[string]bool{
+			"job_progress:mine": true, "secret:anything": true, "job_progress:other": false, "job_progress:mine2": false, "alerts:456": false,
+		} {
+			s.command(t, `{"type":"publish","channel":"`+channel+`","event":1,"ref":"r"}`)
+			if allowed {
+				s.wordWith(t, "published", "ref=r")
+			} else {
+				s.wordWith(t, "error", "code=access_denied", "channel="+channel, "ref=r")
+			}
+		}
+	})
+}
+
+// TestLargeEvents: without a limit, an event of several megabytes arrives on every wire.
+func TestLargeEvents(t *testing.T) {
+	t.Parallel()
+	h := serve(t, gateway.Options{Limits: gateway.Limits{MaxEventBytes: gateway.NoLimit, MaxQueueBytes: gateway.NoLimit}})
+	large := `{"type":"large","data":"` + strings.Repeat("x", 3<<20) + `"}`
+	var streams []*stream
+	for _, w := range everyWire {
+		streams = append(streams, h.open(t, w, visit{channels: []string{"a:1"}}))
+	}
+	h.post(t, `{"channel":"a:1","event":`+large+`}`)
+	h.publish(t, "a:1", `{"n":1}`)
+	for _, s := range streams {
+		if got := s.said(t); got.text != large {
+			t.Errorf("%s heard %d bytes, want %d: %v", s.wire.name, len(got.text), len(large), got)
+		}
+		s.event(t, `{"n":1}`)
+	}
 }
 
 // TestPublishWithoutRedis: while Redis is away events reach the streams of this process, the

@@ -240,3 +240,46 @@ func TestRedisComesLate(t *testing.T) {
 	}
 	within(t, patience, "it is ready", func() bool { return h.ask(t, get("/readyz")).status == 200 })
 }
+
+// TestNothingLeftInRedis: when nobody listens any more, however often they came and went, Redis
+// has no subscription of ours but the canary's.
+func TestNothingLeftInRedis(t *testing.T) {
+	t.Parallel()
+	h, redis := serveRedis(t, gateway.Options{}, gateway.Timings{})
+	ours := func() string { return redis.CLI(t, "PUBSUB", "CHANNELS", "flap:*") }
+	for _, w := range everyWire {
+		s := h.open(t, w, visit{channels: []string{"flap:1", "flap:1", "flap:2"}})
+		if w.websocket {
+			for n := range 20 {
+				s.subscribe(t, "flap:1", "flap:1", fmt.Sprintf("flap:%d", n))
+				s.command(t, fmt.Sprintf(`{"type":"unsubscribe","channels":["flap:1","flap:1","flap:%d"]}`, n))
+			}
+			s.until(t, "the last answer", func(h heard) bool { return h.name == "unsubscribed" && h.field("channel") == "flap:19" })
+		}
+		if ours() == "" {
+			t.Error("nothing is subscribed to at all")
+		}
+		s.conn.Close()
+	}
+	within(t, patience, "Redis has no subscription left", func() bool { return ours() == "" })
+	if stats := h.stats(t); stats.Channels.ActiveChannels+stats.Channels.TotalSubscriptions != 0 {
+		t.Errorf("the statistics still count %+v", stats.Channels)
+	}
+}
+
+// TestAsksAreBounded: commands that wait for Redis are kept up to a bound, and more are refused.
+func TestAsksAreBounded(t *testing.T) {
+	t.Parallel()
+	h, redis := serveRedis(t, gateway.Options{Limits: gateway.Limits{MaxSubscriptions: 3}}, gateway.Timings{})
+	s := h.open(t, raw, visit{})
+	freeze(t, redis)
+	for n := range 5 {
+		s.command(t, fmt.Sprintf(`{"type":"subscribe","channel":"a:1","ref":%d}`, n))
+	}
+	s.wordWith(t, "error", "code=rate_limited", "channel=a:1", "ref=3")
+	s.wordWith(t, "error", "code=rate_limited", "channel=a:1", "ref=4")
+	redis.Cont()
+	for n := range 3 {
+		s.wordWith(t, "subscribed", "channel=a:1", fmt.Sprintf("ref=%d", n))
+	}
+}

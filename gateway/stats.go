@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"runtime/metrics"
 	"time"
@@ -140,9 +141,13 @@ func (c *sessionCounters) add(other sessionCounters) {
 	c.rateLimited += other.rateLimited
 }
 
-// Stats gives the statistics of this gateway. It fails if a loop does not answer within 2 s.
+// Stats gives the statistics of this gateway. It fails if a loop does not answer within 2 s, and
+// with [ErrClosed] if the gateway has ended.
 func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 	s, err := g.take(ctx)
+	if errors.Is(err, netio.ErrLoopClosed) {
+		err = ErrClosed
+	}
 	if err != nil {
 		return Stats{}, err
 	}

@@ -110,6 +110,8 @@ func TestAdmin(t *testing.T) {
 	for _, target := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/symbol", "/debug/pprof/heap"} {
 		h.check(t, []row{
 			{target + " from loopback", get(target), 200, "", ""},
+			{target + " of a page that says it is this machine", strings.Replace(get(target), "HOST", "evil.example", 1), 403, "access_denied", ""},
+			{target + " by another name of this machine", strings.Replace(get(target), "HOST", "localhost", 1), 200, "", ""},
 			{target + " from a proxy", get(target, forwarded), 403, "access_denied", ""},
 			{target + " from a proxy that says it otherwise", get(target, "Forwarded: for=127.0.0.1"), 403, "access_denied", ""},
 			{target + " of a user", get(target, forwarded, bearer(user)), 403, "access_denied", ""},
@@ -156,10 +158,11 @@ func TestAdminListener(t *testing.T) {
 func TestLog(t *testing.T) {
 	h := serve(t, gateway.Options{Auth: gateway.AuthOptions{HMACSecret: secret}})
 	token := mintFor(t, "logged")
-	h.open(t, raw, visit{query: "token=" + token, channels: []string{"job_progress:logged"}})
+	s := h.open(t, raw, visit{query: "token=" + token, channels: []string{"job_progress:logged"}})
 	h.publish(t, "job_progress:logged", `{"payload":"kept-out-of-the-log"}`)
 	h.ask(t, get("/api/stream?channel=job_progress:1&token="+token+"x"))
 	kept.hide("kept-out-of-the-log")
+	s.conn.Close()
 	h.stop(t) // which writes what is left to be written
 	for _, line := range []string{"stream connected", "user=logged", "job_progress:logged", "request refused", "msg=draining", "msg=drained", "msg=event"} {
 		if !kept.holds(line) {

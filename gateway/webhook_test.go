@@ -58,7 +58,7 @@ func (w *askedWebhook) ServeHTTP(response http.ResponseWriter, request *http.Req
 		response.WriteHeader(http.StatusInternalServerError)
 	case "hooked:moved":
 		http.Redirect(response, request, "/elsewhere", http.StatusTemporaryRedirect)
-	case "hooked:slow":
+	case "hooked:slow", "hasty:slow":
 		select {
 		case <-w.released:
 		case <-request.Context().Done():
@@ -84,15 +84,15 @@ func TestWebhook(t *testing.T) {
 	}
 	dead := "http://" + nobody.Addr().String()
 	nobody.Close()
-	webhook := func(address string, forward bool) access.Namespace {
+	webhook := func(address string, timeout time.Duration) access.Namespace {
 		return access.Namespace{Access: access.ByWebhook, OnDenied: access.ErrorOnDenied, Webhook: &access.Webhook{
-			URL: address, Timeout: 500 * time.Millisecond, ForwardToken: forward,
+			URL: address, Timeout: timeout, ForwardToken: address == hook.URL,
 		}}
 	}
 	h := serve(t, gateway.Options{
 		Auth: gateway.AuthOptions{HMACSecret: secret},
 		Namespaces: map[string]access.Namespace{
-			"hooked": webhook(hook.URL, true), "dead": webhook(dead, false), "user": {Access: access.User},
+			"hooked": webhook(hook.URL, patience), "hasty": webhook(hook.URL, 300*time.Millisecond), "dead": webhook(dead, patience),
 		},
 	})
 	token := mintFor(t, "456")
@@ -100,7 +100,7 @@ func TestWebhook(t *testing.T) {
 	onEvery(t, everyWire, func(t *testing.T, w wire) {
 		for channel, allowed := range map[string]bool{
 			"hooked:yes": true, "hooked:empty": true, "hooked:no": false, "hooked:403": false, "hooked:broken": false,
-			"hooked:moved": false, "hooked:slow": false, "hooked:rubbish": false, "dead:1": false,
+			"hooked:moved": false, "hasty:slow": false, "hooked:rubbish": false, "dead:1": false,
 		} {
 			v := visit{channels: []string{channel}, header: header}
 			switch {
@@ -137,7 +137,7 @@ func TestSlowWebhook(t *testing.T) {
 		Auth: gateway.AuthOptions{HMACSecret: secret}, Loops: 1,
 		Namespaces: map[string]access.Namespace{
 			"user":   {Access: access.User},
-			"hooked": {Access: access.ByWebhook, Webhook: &access.Webhook{URL: hook.URL, Timeout: time.Second}},
+			"hooked": {Access: access.ByWebhook, Webhook: &access.Webhook{URL: hook.URL, Timeout: 3 * time.Second}},
 		},
 	})
 	header := []string{bearer(mintFor(t, "456"))}
