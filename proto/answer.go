@@ -71,6 +71,11 @@ func AppendPong(dst, ref []byte) []byte {
 	return appendRef(append(dst, `{"type":"pong"`...), ref)
 }
 
+// AppendRefreshed appends the answer to a refresh whose token is believed.
+func AppendRefreshed(dst, ref []byte) []byte {
+	return appendRef(append(dst, `{"type":"refresh"`...), ref)
+}
+
 // AppendError appends what was wrong with a command. channel may be empty.
 func AppendError(dst []byte, code, message, channel string, ref []byte) []byte {
 	dst = append(dst, `{"type":"error","code":`...)

@@ -23,6 +23,8 @@ func TestAnswersGolden(t *testing.T) {
 		{"published, no ids", AppendPublished(nil, nil, nil), `{"type":"published","ids":[]}`},
 		{"pong", AppendPong(nil, ref), `{"type":"pong","ref":"r"}`},
 		{"pong, no ref", AppendPong(nil, nil), `{"type":"pong"}`},
+		{"refreshed", AppendRefreshed(nil, ref), `{"type":"refresh","ref":"r"}`},
+		{"refreshed, no ref", AppendRefreshed(nil, nil), `{"type":"refresh"}`},
 		{"error", AppendError(nil, CodeBadChannel, "bad \"x\"", "x y", ref), `{"type":"error","code":"bad_channel","message":"bad \"x\"","channel":"x y","ref":"r"}`},
 		{"error, short", AppendError(nil, CodeRateLimited, "slow down", "", nil), `{"type":"error","code":"rate_limited","message":"slow down"}`},
 		{"gap", AppendGap(nil, "a:1", "a:1/e.7", GapSlow), `{"type":"gap","channel":"a:1","after":"a:1/e.7","reason":"slow"}`},
@@ -58,6 +60,24 @@ func TestGapReason(t *testing.T) {
 	for reason, name := range want {
 		if got := GapReason(reason).String(); got != name {
 			t.Errorf("%d: %q, want %q", reason, got, name)
+		}
+	}
+}
+
+func TestAppendMessage(t *testing.T) {
+	text := []byte(`{"type":"pong"}`)
+	cases := []struct {
+		form Form
+		want string
+	}{
+		{FormSSE, "23\r\nevent: pong\ndata: {\"type\":\"pong\"}\n\n\r\n"},
+		{FormSSEPlain, "event: pong\ndata: {\"type\":\"pong\"}\n\n"},
+		{FormText, "\x81\x0f" + string(text)},
+		{FormEnvelope, "\x81\x0f" + string(text)},
+	}
+	for _, c := range cases {
+		if got := string(AppendMessage(nil, c.form, "pong", text)); got != c.want {
+			t.Errorf("form %v: %q, want %q", c.form, got, c.want)
 		}
 	}
 }

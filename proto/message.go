@@ -11,10 +11,3 @@ func AppendMessage(dst []byte, form Form, name string, json []byte) []byte {
 		return AppendFrame(dst, OpText, json)
 	}
 }
-
-// AppendRefreshed appends the answer to a refresh command.
-func AppendRefreshed(dst, ref []byte) []byte {
-	dst = append(dst, `{"type":"refresh"`...)
-	dst = appendRef(dst, ref)
-	return append(dst, '}')
-}
