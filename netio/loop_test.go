@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -267,5 +269,25 @@ func TestStoppedLoopRefuses(t *testing.T) {
 	}
 	if _, err := o.Stats(context.Background()); !errors.Is(err, ErrLoopClosed) {
 		t.Errorf("Stats: %v", err)
+	}
+}
+
+// TestNoWakeIsLost posts to a loop that falls asleep after every post: a wake that comes while it
+// is on its way to sleep must not be lost.
+func TestNoWakeIsLost(t *testing.T) {
+	o := startLoop(t, LoopOptions{}, nil, func(o *owner) {})
+	adopt(t, o, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	random := rand.New(rand.NewPCG(1, 1))
+	for n := range 100_000 {
+		// A timer, now and then, makes the loop change its deadline on the way to sleep.
+		err := o.Do(ctx, func() { o.SetTimer(1, time.Duration(random.IntN(3))*time.Hour) })
+		if err != nil {
+			t.Fatalf("post %d: %v", n, err)
+		}
+		for range random.IntN(200) {
+			runtime.KeepAlive(n) // a little time, for the loop to be anywhere
+		}
 	}
 }

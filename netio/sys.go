@@ -19,9 +19,12 @@ type sys interface {
 	now() int64
 	// look fills events with what happened, without waiting.
 	look(events []unix.EpollEvent) (int, unix.Errno)
-	// sleep is look, but waits until something happened, it was called awake, or limit has
-	// passed; a negative limit is none. It may return early with nothing.
-	sleep(events []unix.EpollEvent, limit time.Duration) (int, unix.Errno)
+	// alarm says how long the next sleep may last; a negative limit is none. It undoes every
+	// wake that came before it, so a sleeper sets it before it lets others wake it.
+	alarm(limit time.Duration)
+	// sleep is look, but waits until something happened, until wake, or for the alarm. It may
+	// return early with nothing.
+	sleep(events []unix.EpollEvent) (int, unix.Errno)
 	// wake ends a sleep that is under way, or the next one. Any goroutine.
 	wake()
 	// epollControl changes what is watched.
@@ -91,8 +94,7 @@ func (k *kernel) look(events []unix.EpollEvent) (int, unix.Errno) {
 	return int(n), 0
 }
 
-func (k *kernel) sleep(events []unix.EpollEvent, limit time.Duration) (int, unix.Errno) {
-	k.setDeadline(limit)
+func (k *kernel) sleep(events []unix.EpollEvent) (int, unix.Errno) {
 	k.events = events
 	if err := k.conn.Read(k.tryLook); err != nil {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -104,9 +106,8 @@ func (k *kernel) sleep(events []unix.EpollEvent, limit time.Duration) (int, unix
 	return k.found, k.errno
 }
 
-// setDeadline makes a sleep end after limit at the latest. One that is set already and ends it
-// earlier will do.
-func (k *kernel) setDeadline(limit time.Duration) {
+// alarm sets the deadline. One that is set already and ends the sleep earlier will do.
+func (k *kernel) alarm(limit time.Duration) {
 	var want time.Time
 	if limit >= 0 {
 		want = time.Now().Add(limit)

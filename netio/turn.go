@@ -53,9 +53,11 @@ func (l *Loop) wait(more bool) int {
 	if more {
 		n, errno = l.sys.look(l.epollEvents)
 	} else {
-		l.mailbox.asleep.Store(true)
-		if limit := l.untilDue(); l.mailbox.empty() && limit != 0 {
-			n, errno = l.sys.sleep(l.epollEvents, limit)
+		limit := l.untilDue()
+		l.sys.alarm(limit)
+		l.mailbox.asleep.Store(true) // from here on posters wake
+		if l.mailbox.empty() && limit != 0 {
+			n, errno = l.sys.sleep(l.epollEvents)
 		} else {
 			n, errno = l.sys.look(l.epollEvents)
 		}
