@@ -32,7 +32,6 @@ quick: ## unit tests without the race detector, under a minute
 	@go test -shuffle=on $(UNIT)
 
 test: deps lint test-unit test-e2e ## everything: what CI runs
-	@echo "make test: everything passed"
 
 test-unit:
 	@echo "unit tests, with the race detector"
