@@ -48,6 +48,7 @@ func (s *sessions) command(slot netio.Slot, one *session, text []byte) {
 			s.debug(slot, "unsubscribed", "channel", channel.Name())
 			s.say(slot, "unsubscribed", proto.AppendUnsubscribed(nil, channel.Name(), command.Ref))
 		}
+		s.greetIfNothingWaits(slot, one)
 	case proto.Ping:
 		s.say(slot, "pong", proto.AppendPong(nil, command.Ref))
 	case proto.Refresh:
@@ -264,7 +265,7 @@ type published struct {
 	id      netio.ID
 	channel string
 	ref     []byte
-	ids     []string
+	result  PublishResult
 	err     error
 }
 
@@ -279,7 +280,7 @@ func (s *sessions) publish(slot netio.Slot, one *session, command proto.Command)
 	job := publishJob{
 		channel: channel, data: command.Event,
 		done: func(result PublishResult, err error) {
-			_ = s.loop.Post(&published{id: id, channel: channel.Name(), ref: command.Ref, ids: result.IDs, err: err})
+			_ = s.loop.Post(&published{id: id, channel: channel.Name(), ref: command.Ref, result: result, err: err})
 		},
 	}
 	if !s.gateway.publisher.offer(job) {
@@ -295,7 +296,7 @@ func (s *sessions) answerPublish(p *published) {
 	}
 	switch {
 	case p.err == nil:
-		s.say(slot, "published", proto.AppendPublished(nil, p.ids, p.ref))
+		s.say(slot, "published", proto.AppendPublished(nil, p.result.IDs, p.result.Distributed, p.ref))
 	case errors.Is(p.err, broker.ErrUnavailable):
 		s.refuse(slot, proto.CodeBrokerUnavailable, "the event could not be published; try again", p.channel, p.ref)
 	default:

@@ -60,11 +60,6 @@ func (g *Gateway) handler(admin bool) http.Handler {
 }
 
 func (g *Gateway) serve(table map[string]route, w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodOptions && r.URL.Path == "*" {
-		w.Header().Set("Allow", "GET, HEAD, POST, OPTIONS")
-		w.WriteHeader(http.StatusNoContent)
-		return
-	}
 	one, found := find(table, r.URL.Path)
 	if !found {
 		if g.options.Handler != nil {

@@ -198,6 +198,23 @@ func (s *sessions) greet(slot netio.Slot, one *session) {
 	s.say(slot, "connected", proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels))
 }
 
+// greetIfNothingWaits greets a client that no longer wants the channels that it was waiting for.
+func (s *sessions) greetIfNothingWaits(slot netio.Slot, one *session) {
+	if one.flags&sessionGreeted != 0 {
+		return
+	}
+	one.waiting = 0
+	s.shard.Channels(slot, func(channel proto.Channel, confirmed bool) bool {
+		if !confirmed && s.gateway.isUnasked(channel, s.who(one)) {
+			one.waiting++
+		}
+		return true
+	})
+	if one.waiting == 0 {
+		s.greet(slot, one)
+	}
+}
+
 // subscribed follows when the broker has confirmed a subscription that was asked for.
 func (s *sessions) subscribed(slot netio.Slot, channel proto.Channel) {
 	one := s.at(slot)

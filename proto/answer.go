@@ -53,16 +53,23 @@ func appendRef(dst, ref []byte) []byte {
 	return append(dst, '}')
 }
 
-// AppendPublished appends that what the client published was taken; ids name it, where known.
-func AppendPublished(dst []byte, ids []string, ref []byte) []byte {
+// AppendPublished appends that what the client published was taken. ids name it; an empty one, of
+// an id that is not known yet, becomes null. distributed is false where only the streams of this
+// process got it.
+func AppendPublished(dst []byte, ids []string, distributed bool, ref []byte) []byte {
 	dst = append(dst, `{"type":"published","ids":[`...)
 	for i, id := range ids {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
+		if id == "" {
+			dst = append(dst, "null"...)
+			continue
+		}
 		dst = appendQuoted(dst, id)
 	}
-	dst = append(dst, ']')
+	dst = append(dst, `],"distributed":`...)
+	dst = strconv.AppendBool(dst, distributed)
 	return appendRef(dst, ref)
 }
 
