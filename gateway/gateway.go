@@ -273,6 +273,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.desk.Start(g.listener); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	g.spawn(g.trim)
 	if g.options.Demo {
 		g.spawn(g.demonstrate)
 	}
