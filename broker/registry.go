@@ -3,6 +3,8 @@ package broker
 import (
 	"time"
 	"unsafe"
+
+	"github.com/millrace/millrace/internal/names"
 )
 
 // entryFlags are the facts of an entry that are no numbers.
@@ -62,7 +64,7 @@ const registryChunk = 1024
 // registry is the table of what is wanted, for one name and kind one entry. It has no lock of
 // its own.
 type registry struct {
-	byName [3]map[string]uint32 // by kind
+	byName [3]names.Index // by kind; of index+1, since 0 is none there
 	chunks []*[registryChunk]entry
 	used   uint32   // entries handed out so far, free ones included
 	free   []uint32 // entries given back
@@ -72,7 +74,7 @@ type registry struct {
 func newRegistry() *registry {
 	table := &registry{}
 	for kind := range table.byName {
-		table.byName[kind] = make(map[string]uint32)
+		table.byName[kind] = names.New(func(number uint32) string { return table.at(number - 1).channel })
 	}
 	return table
 }
@@ -82,11 +84,11 @@ func (r *registry) at(index uint32) *entry {
 }
 
 func (r *registry) find(kind Kind, channel string) (uint32, *entry) {
-	index, ok := r.byName[kind][channel]
-	if !ok {
+	number := r.byName[kind].Find(channel)
+	if number == 0 {
 		return 0, nil
 	}
-	return index, r.at(index)
+	return number - 1, r.at(number - 1)
 }
 
 // obtain finds the entry of sub or makes one without a node.
@@ -106,7 +108,7 @@ func (r *registry) obtain(sub Subscription) (uint32, *entry) {
 	}
 	made := r.at(index)
 	*made = entry{channel: sub.Channel, kind: sub.Kind, node: noNode}
-	r.byName[sub.Kind][sub.Channel] = index
+	r.byName[sub.Kind].Add(index + 1)
 	return index, made
 }
 
@@ -116,7 +118,7 @@ func (r *registry) settle(index uint32) bool {
 	if settled.channel == "" || settled.flags&flagsHeld != 0 || settled.confirmedIn != 0 || settled.askedIn != 0 {
 		return false
 	}
-	delete(r.byName[settled.kind], settled.channel)
+	r.byName[settled.kind].Remove(settled.channel)
 	*settled = entry{node: noNode}
 	r.free = append(r.free, index)
 	return true

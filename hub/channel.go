@@ -175,7 +175,7 @@ func (s *Shard) addChannel(name proto.Channel) uint32 {
 		panic(err)
 	}
 	*s.channels.At(index) = channel{name: own, confirmed: s.hub.directory.want(own.Name(), s.index)}
-	s.names.add(index)
+	s.names.Add(index)
 	if own.Wildcard() {
 		s.wildcards[own.Type()] = index
 	}
@@ -190,7 +190,7 @@ func (s *Shard) freeIfUnwanted(index uint32) {
 		return
 	}
 	name := c.name
-	s.names.remove(name.Name())
+	s.names.Remove(name.Name())
 	if name.Wildcard() {
 		delete(s.wildcards, name.Type())
 	}

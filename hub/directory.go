@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/names"
 )
 
 // loopsMax is the number of listeners a directory can tell apart, one bit each: the loops, and
@@ -25,7 +26,7 @@ type directory struct {
 
 type stripe struct {
 	mutex   sync.Mutex
-	names   index
+	names   names.Index
 	entries []interest // 0 is none
 	free    uint32
 }
@@ -43,7 +44,7 @@ func newDirectory(source Source, kindOf func(string) broker.Kind) *directory {
 	for i := range d.stripes {
 		s := &d.stripes[i]
 		s.entries = make([]interest, 1)
-		s.names = newIndex(func(entry uint32) string { return s.entries[entry].name })
+		s.names = names.New(func(entry uint32) string { return s.entries[entry].name })
 	}
 	return d
 }
@@ -97,7 +98,7 @@ func (d *directory) unwant(channel string, loop int) {
 }
 
 func (s *stripe) find(channel string) *interest {
-	if number := s.names.find(channel); number != 0 {
+	if number := s.names.Find(channel); number != 0 {
 		return &s.entries[number]
 	}
 	return nil
@@ -112,13 +113,13 @@ func (s *stripe) add(channel string) *interest {
 		s.entries = append(s.entries, interest{})
 	}
 	s.entries[number] = interest{name: channel}
-	s.names.add(number)
+	s.names.Add(number)
 	return &s.entries[number]
 }
 
 func (s *stripe) remove(channel string) {
-	number := s.names.find(channel)
-	s.names.remove(channel)
+	number := s.names.Find(channel)
+	s.names.Remove(channel)
 	s.entries[number] = interest{next: s.free}
 	s.free = number
 }
@@ -153,7 +154,7 @@ func (d *directory) count() (channels int) {
 	for i := range d.stripes {
 		s := &d.stripes[i]
 		s.mutex.Lock()
-		channels += s.names.count
+		channels += s.names.Len()
 		s.mutex.Unlock()
 	}
 	return channels

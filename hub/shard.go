@@ -3,6 +3,7 @@ package hub
 import (
 	"sync/atomic"
 
+	"github.com/millrace/millrace/internal/names"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
@@ -22,7 +23,7 @@ type Shard struct {
 	channels    netio.Slab[channel]
 	freeChannel uint32
 	highChannel uint32
-	names       index
+	names       names.Index
 	wildcards   map[string]uint32 // by type: the channel "type:*"
 
 	walks      walkQueue
@@ -83,7 +84,7 @@ func newShard(h *Hub, index int) *Shard {
 	}
 	s.blocks.Grow(0)
 	s.channels.Grow(0)
-	s.names = newIndex(func(entry uint32) string { return s.channels.At(entry).name.Name() })
+	s.names = names.New(func(entry uint32) string { return s.channels.At(entry).name.Name() })
 	return s
 }
 
@@ -147,7 +148,7 @@ const (
 // Subscribe makes the stream hear a channel.
 func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel) Outcome {
 	m := s.members.At(uint32(slot))
-	index := s.names.find(name.Name())
+	index := s.names.Find(name.Name())
 	if index != 0 {
 		if sub := s.find(m, index); sub != nil {
 			if sub.position&askedBit != 0 {
@@ -174,7 +175,7 @@ func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel) Outcome {
 // Unsubscribe ends a subscription and reports whether there was one. No event of the channel is
 // queued for the stream after it.
 func (s *Shard) Unsubscribe(slot netio.Slot, name proto.Channel) bool {
-	index := s.names.find(name.Name())
+	index := s.names.Find(name.Name())
 	if index == 0 {
 		return false
 	}

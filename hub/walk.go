@@ -87,7 +87,7 @@ func (s *Shard) Work() (more bool) {
 
 func (s *Shard) publish(p *publication) {
 	name := p.event.Channel()
-	w := walk{event: p.event, born: p.born, exact: s.names.find(name.Name())}
+	w := walk{event: p.event, born: p.born, exact: s.names.Find(name.Name())}
 	if c := s.channels.At(w.exact); w.exact != 0 {
 		w.exactAfter, c.last = c.last, p.order
 	}
@@ -208,7 +208,7 @@ func (s *Shard) finish(w *walk) {
 
 // changeInterest takes note of what the broker says of a channel.
 func (s *Shard) changeInterest(channel string, change *interestChange) {
-	index := s.names.find(channel)
+	index := s.names.Find(channel)
 	if index == 0 {
 		return
 	}

@@ -1,4 +1,4 @@
-package hub
+package names
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 // TestIndexAgainstAMap plays random additions and removals on an index and on a map.
 func TestIndexAgainstAMap(t *testing.T) {
 	names := make([]string, 1, 2001)
-	x := newIndex(func(entry uint32) string { return names[entry] })
+	x := New(func(entry uint32) string { return names[entry] })
 	for n := range 2000 {
 		names = append(names, fmt.Sprintf("job:%d", n))
 	}
@@ -21,10 +21,10 @@ func TestIndexAgainstAMap(t *testing.T) {
 		growing := step%20_000 < 10_000
 		switch {
 		case there[entry] && (!growing || random.IntN(4) == 0):
-			x.remove(names[entry])
+			x.Remove(names[entry])
 			delete(there, entry)
 		case !there[entry] && (growing || random.IntN(4) == 0):
-			x.add(entry)
+			x.Add(entry)
 			there[entry] = true
 		}
 		probe := uint32(1 + random.IntN(2000))
@@ -32,7 +32,7 @@ func TestIndexAgainstAMap(t *testing.T) {
 		if there[probe] {
 			want = probe
 		}
-		if got := x.find(names[probe]); got != want {
+		if got := x.Find(names[probe]); got != want {
 			t.Fatalf("step %d: found %d for %s, want %d", step, got, names[probe], want)
 		}
 	}
@@ -40,7 +40,7 @@ func TestIndexAgainstAMap(t *testing.T) {
 		t.Errorf("the index counts %d, the map %d", x.count, len(there))
 	}
 	for entry := range there {
-		x.remove(names[entry])
+		x.Remove(names[entry])
 	}
 	if x.count != 0 || len(x.places) != indexLenMin {
 		t.Errorf("empty, it counts %d in %d places", x.count, len(x.places))

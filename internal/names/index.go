@@ -1,33 +1,35 @@
-package hub
+// Package names finds entries of a table by their name, at a few bytes an entry.
+package names
 
 import "hash/maphash"
 
 // indexLenMin is the number of places of the smallest table; a power of two.
 const indexLenMin = 16
 
-// index finds entries of a table by their name. It keeps nothing but the entries' numbers, 4
+// Index finds entries of a table by their name. It keeps nothing but the entries' numbers, 4
 // bytes a place, because a gateway may have a channel for each of a million streams: open
 // addressing with linear probing, at most three quarters full, and no tombstones. The numbers
 // are the owner's, from 1 on, and so are the names: nameOf must give the name of any number that
 // is in the index. It belongs to one goroutine, or to who holds its lock.
-type index struct {
+type Index struct {
 	seed   maphash.Seed
 	nameOf func(entry uint32) string
 	places []uint32 // 0 is free
 	count  int
 }
 
-func newIndex(nameOf func(uint32) string) index {
-	return index{seed: maphash.MakeSeed(), nameOf: nameOf}
+// New makes an index for a table whose entries are called what nameOf says.
+func New(nameOf func(entry uint32) string) Index {
+	return Index{seed: maphash.MakeSeed(), nameOf: nameOf}
 }
 
 // home is the place where the probing for name begins.
-func (x *index) home(name string) int {
+func (x *Index) home(name string) int {
 	return int(maphash.String(x.seed, name) & uint64(len(x.places)-1))
 }
 
-// find gives the entry with that name, 0 if there is none.
-func (x *index) find(name string) uint32 {
+// Find gives the entry with that name, 0 if there is none.
+func (x *Index) Find(name string) uint32 {
 	if x.count == 0 {
 		return 0
 	}
@@ -39,8 +41,8 @@ func (x *index) find(name string) uint32 {
 	return 0
 }
 
-// add puts in an entry whose name is not there yet.
-func (x *index) add(entry uint32) {
+// Add puts in an entry whose name is not there yet.
+func (x *Index) Add(entry uint32) {
 	if (x.count+1)*4 > len(x.places)*3 {
 		x.resize(max(len(x.places)*2, indexLenMin))
 	}
@@ -48,7 +50,10 @@ func (x *index) add(entry uint32) {
 	x.put(entry)
 }
 
-func (x *index) put(entry uint32) {
+// Len is the number of entries.
+func (x *Index) Len() int { return x.count }
+
+func (x *Index) put(entry uint32) {
 	place := x.home(x.nameOf(entry))
 	for x.places[place] != 0 {
 		place = (place + 1) & (len(x.places) - 1)
@@ -56,8 +61,8 @@ func (x *index) put(entry uint32) {
 	x.places[place] = entry
 }
 
-// remove takes out the entry with that name, which must be there and still have its name.
-func (x *index) remove(name string) {
+// Remove takes out the entry with that name, which must be there and still have its name.
+func (x *Index) Remove(name string) {
 	mask := len(x.places) - 1
 	hole := x.home(name)
 	for x.nameOf(x.places[hole]) != name {
@@ -78,7 +83,7 @@ func (x *index) remove(name string) {
 	}
 }
 
-func (x *index) resize(size int) {
+func (x *Index) resize(size int) {
 	old := x.places
 	x.places = make([]uint32, size)
 	for _, entry := range old {
