@@ -188,6 +188,15 @@ var wires = map[string]wire{
 		},
 		event: "data: {\"channel\":\"a:1\",\"pub\":{\"data\":%s}}\n\n",
 	},
+	"uni_websocket, asked in the query": {
+		subscribe: func(t *testing.T, address, channel string) stream {
+			path := "/connection/uni_websocket?cf_connect=" + url.QueryEscape(`{"subs":{"`+channel+`":{}}}`)
+			client := upgrade(t, address, path, "")
+			await(t, client.Reader, `"subs":{"`+channel+`":{}}`)
+			return client
+		},
+		event: `{"channel":"a:1","pub":{"data":%s}}`,
+	},
 	"uni_websocket": {
 		subscribe: func(t *testing.T, address, channel string) stream {
 			client := upgrade(t, address, "/connection/uni_websocket", `{"subs":{"`+channel+`":{}}}`)
@@ -215,6 +224,7 @@ var wires = map[string]wire{
 	},
 }
 
+// upgrade asks for a WebSocket, and sends first as a message if there is anything in it.
 func upgrade(t *testing.T, address, path, first string) stream {
 	t.Helper()
 	connection := dial(t, "tcp", address)
@@ -222,6 +232,9 @@ func upgrade(t *testing.T, address, path, first string) stream {
 		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 	if status != "HTTP/1.1 101 Switching Protocols" {
 		t.Fatalf("answered %q", status)
+	}
+	if first == "" {
+		return stream{connection, rest}
 	}
 	// A text frame under a mask of zeros, which changes nothing.
 	frame := append([]byte{0x81, 0x80 | byte(len(first)), 0, 0, 0, 0}, first...)

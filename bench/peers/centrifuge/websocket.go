@@ -16,8 +16,8 @@ const (
 	readBufferBytes = 512
 )
 
-// webSocketHandler serves unidirectional WebSockets: the client's first message is the connect
-// request, what it sends later is read and ignored.
+// webSocketHandler serves unidirectional WebSockets: the connect request comes in the query, as
+// cf_connect, or as the client's first message. What the client sends later is read and ignored.
 type webSocketHandler struct {
 	node     *centrifuge.Node
 	pings    centrifuge.PingPongConfig
@@ -36,24 +36,28 @@ func newWebSocketHandler(node *centrifuge.Node, pings centrifuge.PingPongConfig)
 }
 
 func (h *webSocketHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	connectText := r.URL.Query().Get("cf_connect")
 	connection, err := h.upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return // the upgrader has answered
 	}
-	go h.serve(connection) // so that net/http's goroutine, and the request, are free
+	go h.serve(connection, []byte(connectText)) // so that net/http's goroutine, and the request, are free
 }
 
-// serve owns the reading side of connection until it ends.
-func (h *webSocketHandler) serve(connection *websocket.Conn) {
+// serve owns the reading side of connection until it ends. connectText is the connect request, if
+// the client has sent it already.
+func (h *webSocketHandler) serve(connection *websocket.Conn, connectText []byte) {
 	defer func() { _ = connection.Close() }()
 	connection.SetReadLimit(clientBytesMax)
-	_ = connection.SetReadDeadline(time.Now().Add(connectTimeout))
-	_, text, err := connection.ReadMessage()
-	if err != nil {
-		return
+	if len(connectText) == 0 {
+		_ = connection.SetReadDeadline(time.Now().Add(connectTimeout))
+		var err error
+		if _, connectText, err = connection.ReadMessage(); err != nil {
+			return
+		}
+		_ = connection.SetReadDeadline(time.Time{})
 	}
-	_ = connection.SetReadDeadline(time.Time{})
-	request, err := parseConnectRequest(text)
+	request, err := parseConnectRequest(connectText)
 	if err != nil {
 		sendClose(connection, centrifuge.DisconnectBadRequest)
 		return
