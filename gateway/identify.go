@@ -21,7 +21,7 @@ func (g *Gateway) identify(r *http.Request, publishing bool) (*auth.Identity, au
 		if err != nil {
 			return nil, credential, err
 		}
-		who, err := auth.Named(r.URL.Query().Get("userId"))
+		who, err := auth.Named(queryValue(r, "userId"))
 		return who, credential, err
 	}
 	credential, err := auth.FromRequest(r)

@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/gateway/auth"
@@ -22,13 +20,17 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, refusalOf(err))
 		return
 	}
-	positions, ended := lastEventIDs(r)
+	query, err := g.readQuery(r)
+	if err != nil {
+		g.answer(w, r, refusalOf(err))
+		return
+	}
+	positions, ended := lastEventIDs(r, query)
 	if ended {
 		w.WriteHeader(http.StatusNoContent) // the stream is complete: an EventSource stops for good
 		return
 	}
-	channels, err := g.requestedChannels(r, who)
-	if err != nil {
+	if err := g.requestedChannels(r, &query, who); err != nil {
 		g.answer(w, r, refusalOf(err))
 		return
 	}
@@ -58,7 +60,7 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 	head = proto.AppendSSERetry(head, form, g.retryWait())
 	g.park(w, r, &guest{
 		form: form, head: head, who: who, ticket: place,
-		channels: channels, lastEventIDs: positions,
+		channels: query.channels, lastEventIDs: positions,
 	})
 }
 
@@ -84,43 +86,21 @@ func corsOf(header http.Header) http.Header {
 	return cors
 }
 
-// requestedChannels gives the channels that a request is to hear: those it names, all of which
-// must be allowed, and those that come without asking.
-func (g *Gateway) requestedChannels(r *http.Request, who *auth.Identity) ([]proto.Channel, error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, refuse(refuseBadRequest, "the query string has a broken escape")
-	}
-	names := query["channel"]
-	if limit := g.options.Limits.MaxSubscriptions; limit > 0 && len(names) > limit {
-		return nil, refuse(refuseBadRequest, "the request names more channels than max-subscriptions allows")
-	}
-	var channels []proto.Channel
-	seen := make(map[string]bool, len(names))
-	for _, name := range names {
-		channel, err := proto.ParseChannel(name)
-		if err != nil {
-			return nil, err
-		}
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
+// requestedChannels checks the channels that a request names, all of which must be allowed, and
+// adds those that come without asking.
+func (g *Gateway) requestedChannels(r *http.Request, query *streamQuery, who *auth.Identity) error {
+	for _, channel := range query.channels {
 		if err := g.maySubscribe(r.Context(), who, channel); err != nil {
-			return nil, err
+			return err
 		}
-		channels = append(channels, channel)
 	}
 	for _, channel := range g.unaskedChannels(who) {
-		if !seen[channel.Name()] {
-			seen[channel.Name()] = true
-			channels = append(channels, channel)
-		}
+		query.add(channel)
 	}
-	if len(channels) == 0 {
-		return nil, refuse(refuseBadRequest, "no channel: add ?channel=type:id, as often as you like")
+	if len(query.channels) == 0 {
+		return refuse(refuseBadRequest, "no channel: add ?channel=type:id, as often as you like")
 	}
-	return channels, nil
+	return nil
 }
 
 // position is where a client says that it was.
@@ -131,10 +111,8 @@ type position struct {
 
 // lastEventIDs reads where the client would go on from. ended says that the stream it names is
 // complete. A text that is no id is a position that nobody knows: it is kept, for the gap.
-func lastEventIDs(r *http.Request) (positions []position, ended bool) {
-	query := r.URL.Query()
-	texts := slices.Concat(r.Header.Values("Last-Event-ID"), query["lastEventId"], query["since"])
-	for _, text := range texts {
+func lastEventIDs(r *http.Request, query streamQuery) (positions []position, ended bool) {
+	for _, text := range append(query.after, r.Header["Last-Event-Id"]...) {
 		if text == "" {
 			continue
 		}

@@ -18,7 +18,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	form := proto.FormText
-	switch format := r.URL.Query().Get("format"); format {
+	switch format := queryValue(r, "format"); format {
 	case "", "raw":
 	case "envelope":
 		form = proto.FormEnvelope
