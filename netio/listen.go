@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // soReusePort is SO_REUSEPORT, which package syscall does not have on every platform.
@@ -44,6 +46,8 @@ type DeskListener struct {
 	bell    int // eventfd
 	polled  chan struct{}
 	stopped chan struct{} // closed once nothing is accepted any more
+	// inherited says that accepted sockets have the options of the listening one.
+	inherited bool
 
 	rung atomic.Bool // somebody waits for the bell
 
@@ -66,6 +70,7 @@ type DeskListener struct {
 // address and the kernel spreads connections over them.
 func Listen(address string, reusePort bool) (*DeskListener, error) {
 	config := net.ListenConfig{KeepAlive: -1}
+	config.SetMultipathTCP(false) // whose listening sockets do not take all our options
 	if reusePort {
 		config.Control = func(_, _ string, raw syscall.RawConn) error {
 			var failure error
@@ -107,6 +112,31 @@ func ListenOn(listener net.Listener) (*DeskListener, error) {
 	return l, nil
 }
 
+const (
+	// sendBufferBytes is SO_SNDBUF: what the kernel may hide of a slow peer. It holds one burst.
+	sendBufferBytes = 32 << 10
+	// userTimeout is TCP_USER_TIMEOUT: data unacknowledged for so long ends the connection.
+	userTimeout = 30 * time.Second
+)
+
+// setSocketOptions sets on a listening socket what every accepted one inherits, which spares
+// three system calls a connection.
+func setSocketOptions(socket int) error {
+	for _, option := range []struct {
+		name               string
+		level, code, value int
+	}{
+		{"TCP_NODELAY", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
+		{"SO_SNDBUF", syscall.SOL_SOCKET, syscall.SO_SNDBUF, sendBufferBytes},
+		{"TCP_USER_TIMEOUT", syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout / time.Millisecond)},
+	} {
+		if err := syscall.SetsockoptInt(socket, option.level, option.code, option.value); err != nil {
+			return fmt.Errorf("set %s: %w", option.name, err)
+		}
+	}
+	return nil
+}
+
 // open duplicates the listening socket, so that Go's own poller has no part in it, and sets up
 // gate, bell and reserve.
 func (l *DeskListener) open(socket int) (err error) {
@@ -116,8 +146,12 @@ func (l *DeskListener) open(socket int) (err error) {
 	if err = syscall.SetNonblock(l.socket, true); err != nil {
 		return fmt.Errorf("set non-blocking: %w", err)
 	}
-	if err = syscall.SetsockoptInt(l.socket, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
-		return fmt.Errorf("set TCP_NODELAY: %w", err)
+	// A socket that we were given may be one of Multipath TCP, which leaves some options to the
+	// accepted sockets.
+	err = setSocketOptions(l.socket)
+	l.inherited = err == nil
+	if err != nil && !errors.Is(err, syscall.ENOPROTOOPT) {
+		return err
 	}
 	if l.gate, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("epoll_create1: %w", err)
@@ -205,6 +239,9 @@ func (l *DeskListener) Accept() (net.Conn, error) {
 			l.desk.counts.refuse(reason)
 			syscall.Close(fd)
 			return nil, nil
+		}
+		if !l.inherited {
+			_ = setSocketOptions(fd) // of a connection that may be gone already
 		}
 		return &deskAccepted{fd: fd, local: l.address, remote: remote}, nil
 	case syscall.EAGAIN:

@@ -53,10 +53,8 @@ type Events struct {
 
 // LoopOptions says how a loop treats its sockets. Zero values take the defaults.
 type LoopOptions struct {
-	Index       int           // of this loop among all, 0..255
-	SendBuffer  int           // SO_SNDBUF in bytes: what the kernel may hide of a slow peer. Default 32 KiB
-	UserTimeout time.Duration // TCP_USER_TIMEOUT: unacknowledged data for so long ends the stream. Default 30 s
-	StallLimit  time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s
+	Index      int           // of this loop among all, 0..255
+	StallLimit time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s
 }
 
 // Counters is what a loop counts. They are written by the loop alone: read a copy, by [Loop.Stats].
@@ -141,12 +139,6 @@ func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {
 	if options.Index < 0 || options.Index > 255 {
 		return nil, fmt.Errorf("netio: loop index %d is not in 0..255", options.Index)
 	}
-	if options.SendBuffer == 0 {
-		options.SendBuffer = 32 << 10
-	}
-	if options.UserTimeout == 0 {
-		options.UserTimeout = 30 * time.Second
-	}
 	if options.StallLimit == 0 {
 		options.StallLimit = 30 * time.Second
 	}
@@ -181,7 +173,7 @@ type (
 )
 
 // Adopt gives fd, a connected non-blocking TCP socket of which the caller keeps no copy, to the
-// loop. early are bytes already read from it; guest is handed to [Events.Adopted]. On an error
+// loop. SO_SNDBUF and TCP_USER_TIMEOUT are the caller's to set; [Listen]'s sockets have them. early are bytes already read from it; guest is handed to [Events.Adopted]. On an error
 // fd is still the caller's. Any goroutine.
 func (l *Loop) Adopt(fd int, early []byte, guest any) error {
 	return l.post(&arrival{fd: fd, early: early, guest: guest}, true)

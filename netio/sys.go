@@ -33,7 +33,6 @@ type sys interface {
 	write(fd int, p []byte) (int, unix.Errno)
 	writev(fd int, vectors []unix.Iovec) (int, unix.Errno)
 	shutdownWrite(fd int) unix.Errno
-	setOption(fd, level, option, value int) unix.Errno
 	close(fd int) unix.Errno
 	// end lets go of what the seam itself holds.
 	end()
@@ -157,10 +156,6 @@ func (*kernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
 }
 
 func (*kernel) shutdownWrite(fd int) unix.Errno { return errnoOf(unix.Shutdown(fd, unix.SHUT_WR)) }
-
-func (*kernel) setOption(fd, level, option, value int) unix.Errno {
-	return errnoOf(unix.SetsockoptInt(fd, level, option, value))
-}
 
 func (*kernel) close(fd int) unix.Errno { return errnoOf(unix.Close(fd)) }
 

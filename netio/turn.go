@@ -145,8 +145,6 @@ func epollKey(slot Slot, generation uint32) uint64 { return uint64(slot) | uint6
 
 // arrive makes a parked connection a stream.
 func (l *Loop) arrive(a *arrival) {
-	l.sys.setOption(a.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, l.options.SendBuffer)
-	l.sys.setOption(a.fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(l.options.UserTimeout/time.Millisecond))
 	slot := l.newStream(a.fd)
 	s := l.streams.At(uint32(slot))
 	errno := l.sys.epollControl(unix.EPOLL_CTL_ADD, a.fd, readEvents, epollKey(slot, s.generation))

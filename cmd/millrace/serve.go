@@ -42,6 +42,7 @@ func (c *serveCommand) Run(world *process) error {
 	}
 	ctx, stop := drainOnSignal(logger, os.Exit)
 	defer stop()
+	go tuneCollector(ctx)
 	announce(logger, served.Addr(), configured)
 	if err := served.Run(ctx); err != nil {
 		return explainListen(err, configured)
