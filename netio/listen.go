@@ -112,22 +112,17 @@ func ListenOn(listener net.Listener) (*DeskListener, error) {
 	return l, nil
 }
 
-const (
-	// sendBufferBytes is SO_SNDBUF: what the kernel may hide of a slow peer. It holds one burst.
-	sendBufferBytes = 32 << 10
-	// userTimeout is TCP_USER_TIMEOUT: data unacknowledged for so long ends the connection.
-	userTimeout = 30 * time.Second
-)
+// userTimeout is TCP_USER_TIMEOUT: data unacknowledged for so long ends the connection.
+const userTimeout = 30 * time.Second
 
 // setSocketOptions sets on a listening socket what every accepted one inherits, which spares
-// three system calls a connection.
+// two system calls a connection.
 func setSocketOptions(socket int) error {
 	for _, option := range []struct {
 		name               string
 		level, code, value int
 	}{
 		{"TCP_NODELAY", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
-		{"SO_SNDBUF", syscall.SOL_SOCKET, syscall.SO_SNDBUF, sendBufferBytes},
 		{"TCP_USER_TIMEOUT", syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout / time.Millisecond)},
 	} {
 		if err := syscall.SetsockoptInt(socket, option.level, option.code, option.value); err != nil {

@@ -18,8 +18,12 @@ const (
 	mailClockEvery = 16              // posts between two looks at the clock
 	readBufferSize = 64 << 10        // bytes heard from one socket in one turn
 	endDeadline    = 5 * time.Second // for the peer of an ending stream to take the rest and close
-	stallCheck     = Tick(10)        // ticks between two looks for stalled streams
-	readEvents     = uint32(unix.EPOLLIN | unix.EPOLLRDHUP)
+	// sendBufferBytes is SO_SNDBUF of a stream: what the kernel may hide of a slow peer. It holds
+	// one burst. The desk's sockets do without: on links with large segments so small a buffer
+	// makes a long answer wait for delayed acknowledgements.
+	sendBufferBytes = 32 << 10
+	stallCheck      = Tick(10) // ticks between two looks for stalled streams
+	readEvents      = uint32(unix.EPOLLIN | unix.EPOLLRDHUP)
 )
 
 // ErrLoopClosed is returned for what reaches a loop after its end.
@@ -173,7 +177,7 @@ type (
 )
 
 // Adopt gives fd, a connected non-blocking TCP socket of which the caller keeps no copy, to the
-// loop. SO_SNDBUF and TCP_USER_TIMEOUT are the caller's to set; [Listen]'s sockets have them. early are bytes already read from it; guest is handed to [Events.Adopted]. On an error
+// loop. TCP_USER_TIMEOUT is the caller's to set; [Listen]'s sockets have it. early are bytes already read from it; guest is handed to [Events.Adopted]. On an error
 // fd is still the caller's. Any goroutine.
 func (l *Loop) Adopt(fd int, early []byte, guest any) error {
 	return l.post(&arrival{fd: fd, early: early, guest: guest}, true)

@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"github.com/millrace/millrace/internal/sockettest"
+
+	"golang.org/x/sys/unix"
 )
 
 // owner is a loop with callbacks that a test fills in; those it leaves out do nothing.
@@ -290,4 +292,18 @@ func TestNoWakeIsLost(t *testing.T) {
 			runtime.KeepAlive(n) // a little time, for the loop to be anywhere
 		}
 	}
+}
+
+func TestStreamsHaveASmallSendBuffer(t *testing.T) {
+	adopted := make(chan Slot, 1)
+	o := startLoop(t, LoopOptions{}, nil, func(o *owner) { o.events.Adopted = func(s Slot, _ any) { adopted <- s } })
+	adopt(t, o, nil)
+	slot := <-adopted
+	o.Do(context.Background(), func() {
+		// Linux doubles what is asked for, for its own bookkeeping (socket(7)).
+		size, err := unix.GetsockoptInt(int(o.streams.At(uint32(slot)).fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+		if err != nil || size != 2*sendBufferBytes {
+			t.Errorf("SO_SNDBUF is %d, error %v", size, err)
+		}
+	})
 }

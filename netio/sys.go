@@ -33,6 +33,7 @@ type sys interface {
 	write(fd int, p []byte) (int, unix.Errno)
 	writev(fd int, vectors []unix.Iovec) (int, unix.Errno)
 	shutdownWrite(fd int) unix.Errno
+	setSendBuffer(fd, bytes int) unix.Errno
 	close(fd int) unix.Errno
 	// end lets go of what the seam itself holds.
 	end()
@@ -156,6 +157,10 @@ func (*kernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
 }
 
 func (*kernel) shutdownWrite(fd int) unix.Errno { return errnoOf(unix.Shutdown(fd, unix.SHUT_WR)) }
+
+func (*kernel) setSendBuffer(fd, bytes int) unix.Errno {
+	return errnoOf(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bytes))
+}
 
 func (*kernel) close(fd int) unix.Errno { return errnoOf(unix.Close(fd)) }
 

@@ -145,6 +145,7 @@ func epollKey(slot Slot, generation uint32) uint64 { return uint64(slot) | uint6
 
 // arrive makes a parked connection a stream.
 func (l *Loop) arrive(a *arrival) {
+	l.sys.setSendBuffer(a.fd, sendBufferBytes)
 	slot := l.newStream(a.fd)
 	s := l.streams.At(uint32(slot))
 	errno := l.sys.epollControl(unix.EPOLL_CTL_ADD, a.fd, readEvents, epollKey(slot, s.generation))
