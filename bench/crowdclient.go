@@ -22,6 +22,8 @@ type crowdClient struct {
 	in    io.WriteCloser
 	lines *bufio.Scanner
 	out   *os.File
+	// interval is how often it is asked how far it is.
+	interval time.Duration
 }
 
 // newCrowd starts a crowd process on cores. priority is its niceness.
@@ -51,7 +53,7 @@ func newCrowd(ctx context.Context, binary string, on cores, priority int) (*crow
 	}
 	lines := bufio.NewScanner(out)
 	lines.Buffer(make([]byte, 0, 64<<10), commandBytesMax)
-	return &crowdClient{child: started, in: in, lines: lines, out: out}, nil
+	return &crowdClient{child: started, in: in, lines: lines, out: out, interval: statusInterval}, nil
 }
 
 // close ends the crowd and with it all its streams.
@@ -107,7 +109,7 @@ func (c *crowdClient) until(ctx context.Context, limit time.Duration, enough fun
 		if time.Now().After(deadline) {
 			return reply, false, nil
 		}
-		pause(ctx, statusInterval)
+		pause(ctx, c.interval)
 	}
 }
 
@@ -169,6 +171,6 @@ func (c *crowdClient) delivered(ctx context.Context, expected uint64, grace time
 		if time.Since(moved) > grace {
 			return reply, nil
 		}
-		pause(ctx, statusInterval)
+		pause(ctx, c.interval)
 	}
 }

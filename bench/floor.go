@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"unsafe"
 
@@ -22,9 +23,7 @@ type bareServer struct {
 	channels []bareChannel // by number
 	feeds    map[int][]byte
 	buffer   []byte
-	touched  []uint32 // channels with something pending, in gathering
-
-	deliveries, writes, short uint64
+	pending  []barePending // what a gathering floor has read and not written yet
 }
 
 // bareSocket is all that the floor knows of a stream.
@@ -36,7 +35,12 @@ type bareSocket struct {
 
 type bareChannel struct {
 	members [bareWires][]int32 // descriptors
-	pending [bareWires][]unix.Iovec
+}
+
+// barePending is what waits for the members of a channel.
+type barePending struct {
+	channel uint32
+	vectors [bareWires][]unix.Iovec
 }
 
 const (
@@ -53,16 +57,20 @@ const (
 )
 
 var (
-	bareHeads = [bareWires]string{
-		"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n",
-		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+	bareHeads = [bareWires][]byte{
+		[]byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"),
+		[]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
 	}
 	barePaths = [bareWires]string{"GET /sse/", "GET /ws/"}
 )
 
 // runFloor serves until the process is ended.
 func runFloor(listen, feed string, gather bool) error {
-	b := &bareServer{gather: gather, feeds: make(map[int][]byte), buffer: make([]byte, bareBufferSize)}
+	b := &bareServer{
+		gather: gather, feeds: make(map[int][]byte), buffer: make([]byte, bareBufferSize),
+		// What is not used of these takes no memory.
+		sockets: make([]bareSocket, descriptorsMax()), channels: make([]bareChannel, descriptorsMax()),
+	}
 	var err error
 	if b.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("floor: make an epoll instance: %w", err)
@@ -159,12 +167,15 @@ func (b *bareServer) handle(fd int) error {
 
 func (b *bareServer) accept(listener int) error {
 	for {
-		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		if err != nil {
+		// Bare, since the library's call makes garbage of the peer's address.
+		accepted, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		if errno != 0 {
 			return nil // no more of them, or gone already
 		}
-		for fd >= len(b.sockets) {
-			b.sockets = append(b.sockets, make([]bareSocket, 1024)...)
+		fd := int(accepted)
+		if fd >= len(b.sockets) {
+			unix.Close(fd)
+			continue
 		}
 		if listener == b.feedListener {
 			b.feeds[fd] = nil
@@ -183,24 +194,23 @@ func (b *bareServer) greet(fd int, request []byte) {
 			continue
 		}
 		name, _, _ := bytes.Cut(rest, []byte(" "))
-		channel, err := strconv.ParseUint(string(name), 10, 24)
-		if err != nil || !bytes.HasSuffix(request, headEnd) {
+		number, known := b.number(name)
+		if !known || !bytes.HasSuffix(request, headEnd) {
 			break
 		}
-		members := b.channel(uint32(channel)).members[wire]
-		b.sockets[fd] = bareSocket{channel: uint32(channel) + 1, position: int32(len(members)), wire: uint8(wire)}
-		b.channels[channel].members[wire] = append(members, int32(fd))
-		b.write(fd, []byte(bareHeads[wire]))
+		members := b.channels[number].members[wire]
+		b.sockets[fd] = bareSocket{channel: number + 1, position: int32(len(members)), wire: uint8(wire)}
+		b.channels[number].members[wire] = append(members, int32(fd))
+		b.write(fd, bareHeads[wire])
 		return
 	}
 	b.hangUp(fd)
 }
 
-func (b *bareServer) channel(number uint32) *bareChannel {
-	for int(number) >= len(b.channels) {
-		b.channels = append(b.channels, bareChannel{})
-	}
-	return &b.channels[number]
+// number reads the name of a channel.
+func (b *bareServer) number(name []byte) (number uint32, known bool) {
+	value, err := strconv.ParseUint(string(name), 10, 24)
+	return uint32(value), err == nil && value < uint64(len(b.channels))
 }
 
 func (b *bareServer) hangUp(fd int) {
@@ -235,30 +245,35 @@ func (b *bareServer) hear(fd int, read []byte) {
 
 func (b *bareServer) publish(line []byte) {
 	name, payload, _ := bytes.Cut(line, []byte(" "))
-	number, err := strconv.ParseUint(string(name), 10, 24)
-	if err != nil {
+	number, known := b.number(name)
+	if !known {
 		return
 	}
-	channel := b.channel(uint32(number))
-	for wire, members := range channel.members {
+	for wire, members := range b.channels[number].members {
 		if len(members) == 0 {
 			continue
 		}
 		encoded := bareEncode(wire, payload)
-		if !b.gather {
-			for _, fd := range members {
-				b.write(int(fd), encoded)
-			}
-			b.deliveries += uint64(len(members))
+		if b.gather {
+			b.keep(number, wire, encoded)
 			continue
 		}
-		if len(channel.pending[bareSSE])+len(channel.pending[bareWebSocket]) == 0 {
-			b.touched = append(b.touched, uint32(number))
+		for _, fd := range members {
+			b.write(int(fd), encoded)
 		}
-		vector := unix.Iovec{Base: &encoded[0]}
-		vector.SetLen(len(encoded))
-		channel.pending[wire] = append(channel.pending[wire], vector)
 	}
+}
+
+// keep remembers bytes for the members of a channel until flush.
+func (b *bareServer) keep(number uint32, wire int, encoded []byte) {
+	at := slices.IndexFunc(b.pending, func(p barePending) bool { return p.channel == number })
+	if at < 0 {
+		at = len(b.pending)
+		b.pending = append(b.pending, barePending{channel: number})
+	}
+	vector := unix.Iovec{Base: &encoded[0]}
+	vector.SetLen(len(encoded))
+	b.pending[at].vectors[wire] = append(b.pending[at].vectors[wire], vector)
 }
 
 func bareEncode(wire int, payload []byte) []byte {
@@ -272,33 +287,23 @@ func bareEncode(wire int, payload []byte) []byte {
 }
 
 func (b *bareServer) write(fd int, p []byte) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	b.writes++
-	if errno != 0 || int(n) < len(p) {
-		b.short++
-	}
+	unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 }
 
 // flush writes what was gathered.
 func (b *bareServer) flush() {
-	for _, number := range b.touched {
-		channel := &b.channels[number]
-		for wire, vectors := range channel.pending {
+	for i := range b.pending {
+		members := &b.channels[b.pending[i].channel].members
+		for wire, vectors := range b.pending[i].vectors {
 			for len(vectors) > 0 {
 				some := vectors[:min(len(vectors), bareVectorsMax)]
 				vectors = vectors[len(some):]
-				for _, fd := range channel.members[wire] {
-					_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&some[0])), uintptr(len(some)))
-					b.writes++
-					if errno != 0 {
-						b.short++
-					}
+				for _, fd := range members[wire] {
+					unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&some[0])), uintptr(len(some)))
 				}
-				b.deliveries += uint64(len(some) * len(channel.members[wire]))
 			}
-			clear(channel.pending[wire])
-			channel.pending[wire] = channel.pending[wire][:0]
 		}
 	}
-	b.touched = b.touched[:0]
+	clear(b.pending)
+	b.pending = b.pending[:0]
 }

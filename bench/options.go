@@ -23,6 +23,8 @@ type Options struct {
 	Streams int
 	// Rounds is how often everything is measured; 0: 5 in full, else 2.
 	Rounds int
+	// Million is how many streams the fleet of scenario million holds; 0: 1,000,000.
+	Million int
 	// Duration is how long each paced load lasts; 0: 10 s in full, else 4 s.
 	Duration time.Duration
 	// AllCores lets the server use every core instead of one of its own.
@@ -44,21 +46,32 @@ type Options struct {
 
 // Settings are the sizes and times of a run.
 type Settings struct {
-	Cores    string  `json:"cores"` // one or all
-	Rounds   int     `json:"rounds"`
-	Streams  int     `json:"streams"`
-	IdleLow  int     `json:"idleLow"` // the two sizes between which memory is compared
-	IdleHigh int     `json:"idleHigh"`
-	Settle   float64 `json:"settleSeconds"` // from the last handshake to a look at memory
-
-	MessageBytes     int     `json:"messageBytes"`
-	Paced            float64 `json:"pacedSeconds"`
+	Cores   string `json:"cores"` // one or all: what the server may use
+	Rounds  int    `json:"rounds"`
+	Streams int    `json:"streams"` // of a crowd
+	// IdleLow and IdleHigh are the sizes of the crowd between which memory is compared.
+	IdleLow  int `json:"idleLow"`
+	IdleHigh int `json:"idleHigh"`
+	// Settle is from the last handshake to a look at memory, in seconds.
+	Settle float64 `json:"settleSeconds"`
+	// MessageBytes is the size of a published message.
+	MessageBytes int `json:"messageBytes"`
+	// Paced is how long each paced load lasts, in seconds.
+	Paced float64 `json:"pacedSeconds"`
+	// FanoutPerSecond and UnicastPerSecond are the rates of messages.
 	FanoutPerSecond  float64 `json:"fanoutPerSecond"`
-	BurstMessages    int     `json:"burstMessages"`
-	Bursts           int     `json:"bursts"`
 	UnicastPerSecond float64 `json:"unicastPerSecond"`
-	Connects         int     `json:"connects"` // how often the crowd connects
-	Keepalive        float64 `json:"keepaliveSeconds"`
+	// BurstMessages go out back to back, Bursts times.
+	BurstMessages int `json:"burstMessages"`
+	Bursts        int `json:"bursts"`
+	// Connects is how often the crowd connects, after once to warm up.
+	Connects int `json:"connects"`
+	// Keepalive is how long idle streams are watched, in seconds.
+	Keepalive float64 `json:"keepaliveSeconds"`
+	// Million is how many streams the fleet holds, MillionKeepalive how long it is watched, in
+	// seconds.
+	Million          int     `json:"million"`
+	MillionKeepalive float64 `json:"millionKeepaliveSeconds"`
 }
 
 const (
@@ -73,12 +86,20 @@ func (o *Options) resolve() (*Settings, error) {
 		Cores: "one", Rounds: 2, Streams: streamsDefault, Settle: 3,
 		MessageBytes: 154, Paced: 4, FanoutPerSecond: 5, BurstMessages: 50, Bursts: 2,
 		UnicastPerSecond: 2000, Connects: 2, Keepalive: 60,
+		Million: 1_000_000, MillionKeepalive: 60,
 	}
 	if o.Full {
 		s.Rounds, s.Settle, s.Paced, s.Bursts, s.Connects = 5, 15, 10, 4, 3
+		s.MillionKeepalive = 600
 	}
 	if o.AllCores {
 		s.Cores = "all"
+	}
+	if o.Million != 0 {
+		s.Million = o.Million
+	}
+	if s.Million < streamsMin {
+		return nil, fmt.Errorf("a fleet for %d streams: expected at least %d", s.Million, streamsMin)
 	}
 	if o.Streams != 0 {
 		s.Streams = o.Streams
@@ -97,6 +118,7 @@ func (o *Options) resolve() (*Settings, error) {
 		s.Paced = o.Duration.Seconds()
 		s.Settle = min(s.Settle, s.Paced)
 		s.Keepalive = min(s.Keepalive, 10*s.Paced)
+		s.MillionKeepalive = min(s.MillionKeepalive, 10*s.Paced)
 	}
 	if s.Paced < 0.5 {
 		return nil, errors.New("a load of less than half a second tells nothing")
@@ -148,6 +170,9 @@ func (o *Options) command() string {
 	}
 	if o.Rounds != 0 {
 		words = append(words, "--rounds", strconv.Itoa(o.Rounds))
+	}
+	if o.Million != 0 {
+		words = append(words, "--million", strconv.Itoa(o.Million))
 	}
 	if o.Duration != 0 {
 		words = append(words, "--duration", o.Duration.String())

@@ -79,6 +79,9 @@ const (
 	metricMemoryBytes     = "processBytes"
 	metricKernelBytes     = "kernelBytes"
 	metricStreams         = "streams"
+	metricPings           = "pings"
+	metricProcesses       = "processes"
+	metricFirstSeconds    = "firstSeconds"
 )
 
 // missing is how many deliveries of a sample did not arrive.

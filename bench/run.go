@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // cellTimeout bounds one measurement, whatever hangs.
-const cellTimeout = 15 * time.Minute
+const cellTimeout = 40 * time.Minute
 
 // Run measures and gives what it found, also what it found before ctx ended or something failed;
 // the error says why it is not whole. A measurement that fails is noted in [Result.Failures] and
@@ -108,9 +109,16 @@ func (r *runner) cells(asked []scenario, present []subject) []task {
 	var tasks []task
 	for round := 1; round <= r.settings.Rounds; round++ {
 		for _, question := range asked {
-			for _, wire := range r.options.Wires {
+			if question.once && round > 1 {
+				continue
+			}
+			wires := r.options.Wires
+			if question.bothWires {
+				wires = []Wire{bothWires}
+			}
+			for _, wire := range wires {
 				for _, one := range present {
-					if speaks(one, wire) && (question.suits == nil || question.suits(one)) && (round == 1 || !question.once) {
+					if speaks(one, wire) && (question.suits == nil || question.suits(one)) {
 						tasks = append(tasks, task{scenario: question, subject: one, wire: wire, round: round})
 					}
 				}
@@ -121,12 +129,8 @@ func (r *runner) cells(asked []scenario, present []subject) []task {
 }
 
 func speaks(one subject, wire Wire) bool {
-	for _, spoken := range one.wires() {
-		if spoken == wire {
-			return true
-		}
-	}
-	return false
+	spoken := one.wires()
+	return slices.Contains(spoken, wire) || wire == bothWires && len(spoken) == len(Wires())
 }
 
 // measure does one task and keeps its samples, or notes why there are none.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 const (
@@ -27,6 +29,8 @@ type scenario struct {
 	suits func(subject) bool
 	// quick says that it belongs to a look, too.
 	quick bool
+	// bothWires says that one measurement uses both wires together.
+	bothWires bool
 	// once says that one round is enough, since it takes long or compares within itself.
 	once bool
 	run  func(ctx context.Context, c *cell) error
@@ -39,6 +43,12 @@ func scenarios() []scenario {
 		{name: "connect", quick: true, run: runConnect, about: "handshakes, as fast as the server takes them, with and without an HS256 token where the subject takes one"},
 		{name: "fanout", quick: true, run: runFanout, about: "one channel with all streams: messages at a steady rate, and bursts back to back"},
 		{name: "unicast", quick: true, run: runUnicast, about: "as many channels as streams, one stream each: messages at a steady rate to each in turn"},
+		{name: "keepalive", run: runKeepalive, about: "CPU time of idle streams"},
+		{name: "mixed", run: runMixed, about: "latency of messages to single streams, alone and while each message of another channel goes to all others"},
+		{name: "storm", run: runStorm, about: "all streams of a crowd reconnect at once: time until all are back, and what messages to streams beside them suffer"},
+		{name: "independence", run: runIndependence, about: "CPU time of an event for ten streams, with few and with many others connected"},
+		{name: "gateways", run: runGateways, suits: isRedisFed, about: "one Redis that feeds one gateway, and ten: its CPU time for an event"},
+		{name: "million", run: runMillion, suits: sharesPort, once: true, bothWires: true, about: "a fleet of processes on one port holds a million streams, half over each wire: memory, connecting, rest, and one event for all"},
 	}
 }
 
@@ -190,10 +200,14 @@ func (m *measured) latencies() (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
+	return histogramMetrics(h), nil
+}
+
+func histogramMetrics(h *hdrhistogram.Histogram) map[string]float64 {
 	micros := func(quantile float64) float64 { return float64(h.ValueAtQuantile(quantile)) / 1e3 }
 	return map[string]float64{
 		metricP50: micros(50), metricP99: micros(99), metricP999: micros(99.9), metricMax: float64(h.Max()) / 1e3,
-	}, nil
+	}
 }
 
 // late gives the metric of how late the publisher itself was, which is part of every latency.

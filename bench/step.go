@@ -15,6 +15,9 @@ type Wire string
 const (
 	SSE       Wire = "sse"
 	WebSocket Wire = "ws"
+
+	// bothWires stands for measurements that use both together.
+	bothWires Wire = "sse and ws"
 )
 
 // Wires lists all wires.

@@ -71,17 +71,30 @@ const (
 type tokenTaker interface{ takesTokens() }
 
 // redisFed is a subject of which several can share one Redis, each event reaching all.
-type redisFed interface{ fedByRedis() }
+type redisFed interface{ fedByRedis() bool }
 
 // portSharer is a subject of which several processes can share one port.
-type portSharer interface{ sharesPort() }
+type portSharer interface{ sharesPort() bool }
+
+func isRedisFed(one subject) bool {
+	fed, is := one.(redisFed)
+	return is && fed.fedByRedis()
+}
+
+func sharesPort(one subject) bool {
+	sharer, is := one.(portSharer)
+	return is && sharer.sharesPort()
+}
 
 // subjects gives all subjects, in the order of the tables.
 func subjects() []subject {
 	return []subject{
-		millrace{}, millrace{memory: true},
-		floor{}, floor{gather: true},
-		nchan{}, plain{},
+		millrace{},
+		millrace{memory: true},
+		floor{},
+		floor{gather: true},
+		nchan{},
+		plain{},
 	}
 }
 

@@ -27,7 +27,10 @@ func (m millrace) about() string {
 
 func (millrace) wires() []Wire { return Wires() }
 func (millrace) takesTokens()  {}
-func (millrace) sharesPort()   {}
+
+// Of several with brokers of their own, an event would reach one only.
+func (m millrace) fedByRedis() bool { return !m.memory }
+func (m millrace) sharesPort() bool { return !m.memory }
 
 func (m millrace) missing(*site) string {
 	if m.memory {

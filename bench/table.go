@@ -25,7 +25,7 @@ func (r *Result) measuredSubjects() []string {
 // measuredWires gives the wires that have samples.
 func (r *Result) measuredWires() []Wire {
 	var wires []Wire
-	for _, wire := range Wires() {
+	for _, wire := range append(Wires(), bothWires) {
 		for i := range r.Samples {
 			if r.Samples[i].Wire == wire {
 				wires = append(wires, wire)

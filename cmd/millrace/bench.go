@@ -25,6 +25,7 @@ type benchRunCommand struct {
 	Subjects  []string      `name:"subjects" placeholder:"NAME,..." help:"Servers to measure: ${bench_subjects}. None: all that are here."`
 	Wires     []string      `name:"wires" enum:"sse,ws" placeholder:"WIRE" help:"sse, ws or both (the default)."`
 	Streams   int           `name:"streams" placeholder:"N" help:"Streams of a crowd (10000)."`
+	Million   int           `name:"million" placeholder:"N" help:"Streams of the scenario million (1000000)."`
 	Rounds    int           `name:"rounds" placeholder:"N" help:"How often everything is measured (2, with --full 5)."`
 	Duration  time.Duration `name:"duration" placeholder:"D" help:"Length of each paced load (4s, with --full 10s)."`
 	Quick     bool          `name:"quick" xor:"size" help:"Sizes and scenarios for a look (the default)."`
@@ -48,7 +49,7 @@ func (c *benchRunCommand) Run(world *process) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	options := bench.Options{
-		Scenarios: c.Scenarios, Subjects: c.Subjects, Full: c.Full, Streams: c.Streams, Rounds: c.Rounds,
+		Scenarios: c.Scenarios, Subjects: c.Subjects, Full: c.Full, Streams: c.Streams, Million: c.Million, Rounds: c.Rounds,
 		Duration: c.Duration, AllCores: c.Cores == "all", Peers: c.Peers,
 		Revision: buildRevision(), Progress: world.stderr, Terminal: isTerminal(world.stderr),
 	}
