@@ -139,15 +139,28 @@ func pinThread(on cores) error {
 	return unix.SchedSetaffinity(0, &set)
 }
 
-// pinProcess moves all threads of this process to the given cores.
-func pinProcess(on cores) error {
-	if len(on) == 0 {
-		return nil
+// pinProcess moves all threads of this process to the given cores, and gives the function that
+// moves them back.
+func pinProcess(on cores) (restore func(), err error) {
+	var before, set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		return nil, fmt.Errorf("keep the harness off the server's core: %w", err)
 	}
-	var set unix.CPUSet
 	for _, core := range on {
 		set.Set(core)
 	}
+	if len(on) == 0 {
+		set = before
+	}
+	restore = func() { _ = pinThreads(&before) }
+	if err := pinThreads(&set); err != nil {
+		restore()
+		return nil, fmt.Errorf("keep the harness off the server's core: %w", err)
+	}
+	return restore, nil
+}
+
+func pinThreads(set *unix.CPUSet) error {
 	tasks, err := filepath.Glob("/proc/self/task/*")
 	if err != nil {
 		return err
@@ -157,8 +170,8 @@ func pinProcess(on cores) error {
 		if err != nil {
 			continue
 		}
-		if err := unix.SchedSetaffinity(thread, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("keep the harness off the server's core: %w", err)
+		if err := unix.SchedSetaffinity(thread, set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
 		}
 	}
 	return nil

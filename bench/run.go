@@ -40,9 +40,11 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := pinProcess(where.client); err != nil {
+	restore, err := pinProcess(where.client)
+	if err != nil {
 		return nil, err
 	}
+	defer restore()
 	cells := r.cells(asked, present)
 	r.progress = newProgress(o.Progress, o.Terminal, len(cells))
 	for i := range cells {

@@ -17,8 +17,9 @@ const (
 	// deliveryGrace is how long nothing must come before what is missing is called lost. Some
 	// servers are seconds behind after a burst.
 	deliveryGrace = 3 * time.Second
-	// calmTime is from the last handshake to the first measurement of CPU time.
-	calmTime = time.Second
+	// calmTimeMax is from the last handshake to the first measurement of CPU time, where loads
+	// are not shorter.
+	calmTimeMax = time.Second
 )
 
 // scenario is one question that is asked of every subject.
@@ -109,8 +110,10 @@ func (c *cell) start(ctx context.Context, o startOptions) (*server, error) {
 	return c.subject.start(ctx, c.site, o)
 }
 
-// paced is a duration of the settings.
-func (c *cell) paced() time.Duration { return secondsOf(c.settings.Paced) }
+// calm waits until the server has got over what was just asked of it.
+func (c *cell) calm(ctx context.Context) {
+	pause(ctx, min(calmTimeMax, secondsOf(c.settings.Paced)/2))
+}
 
 func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 

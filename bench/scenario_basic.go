@@ -120,7 +120,7 @@ func connectCase(ctx context.Context, c *cell, name string, tokens bool) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		pause(ctx, calmTime/4) // what the server puts off until after the answer counts, too
+		pause(ctx, calmTimeMax/4) // what the server puts off until after the answer counts, too
 		after, err := cpuTime(running.pids())
 		if err != nil {
 			return err
@@ -129,7 +129,7 @@ func connectCase(ctx context.Context, c *cell, name string, tokens bool) error {
 			cpu += after - before
 			took += reply.LiveNanos - reply.DialNanos
 		}
-		if err := dropAll(ctx, crowd); err != nil {
+		if err := c.dropAll(ctx, crowd); err != nil {
 			return err
 		}
 	}
@@ -142,14 +142,14 @@ func connectCase(ctx context.Context, c *cell, name string, tokens bool) error {
 }
 
 // dropAll closes a crowd's streams and gives the server time to notice.
-func dropAll(ctx context.Context, crowd *crowdClient) error {
+func (c *cell) dropAll(ctx context.Context, crowd *crowdClient) error {
 	if _, err := crowd.ask(crowdCommand{Op: "drop"}); err != nil {
 		return err
 	}
 	if _, _, err := crowd.until(ctx, connectLimit, func(r *crowdReply) bool { return r.Live == 0 }); err != nil {
 		return err
 	}
-	pause(ctx, calmTime)
+	c.calm(ctx)
 	return ctx.Err()
 }
 
@@ -190,7 +190,7 @@ func (c *cell) crowded(ctx context.Context, own bool) (*load, error) {
 	if _, err := crowd.connect(ctx, plan, connectLimit); err != nil {
 		return nil, err
 	}
-	pause(ctx, calmTime)
+	c.calm(ctx)
 	receivers := c.settings.Streams
 	if own {
 		receivers = 1

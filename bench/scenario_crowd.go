@@ -110,7 +110,7 @@ func (c *cell) beside(ctx context.Context, running *server) (*load, error) {
 	if _, err := crowd.connect(ctx, plan, connectLimit); err != nil {
 		return nil, err
 	}
-	pause(ctx, calmTime)
+	c.calm(ctx)
 	return c.newLoad(running, crowd, 1)
 }
 
@@ -208,7 +208,7 @@ func runIndependence(ctx context.Context, c *cell) error {
 		if _, err := others.connect(ctx, plan, connectLimit); err != nil {
 			return err
 		}
-		pause(ctx, 2*calmTime)
+		pause(ctx, 2*calmTimeMax)
 		m, err := l.paced(ctx, pace{
 			first: sharedChannel, channels: 1, perSecond: independencePerSecond, count: int(c.settings.Paced * independencePerSecond),
 		})

@@ -46,7 +46,7 @@ func runMillion(ctx context.Context, c *cell) error {
 	if err := f.startCrowds(ctx, processes); err != nil {
 		return err
 	}
-	pause(ctx, 2*calmTime)
+	pause(ctx, 2*calmTimeMax)
 	if err := f.ramp(ctx); err != nil {
 		return err
 	}

@@ -106,7 +106,10 @@ type tally struct {
 // scan reads the marks in b, which was read at the monotonic time now.
 func (s *scanner) scan(b []byte, now int64, t *tally) {
 	if s.carried > 0 {
-		b = s.scanCarried(b, now, t)
+		var more bool
+		if b, more = s.scanCarried(b, now, t); more {
+			return
+		}
 	}
 	for {
 		at := bytes.Index(b, []byte(markStart))
@@ -152,26 +155,28 @@ func (s *scanner) count(number uint32, t *tally) {
 	s.followed, s.next = true, number+1
 }
 
-// scanCarried completes what the last read cut off, and gives what of b is left to look at.
-func (s *scanner) scanCarried(b []byte, now int64, t *tally) []byte {
+// scanCarried completes what the last read cut off. It gives what of b is left to look at, or says
+// that more bytes are needed still.
+func (s *scanner) scanCarried(b []byte, now int64, t *tally) (rest []byte, more bool) {
 	var joint [2*markBytes - 2]byte
 	carried := int(s.carried)
 	n := copy(joint[:], s.carry[:carried])
 	n += copy(joint[n:], b[:min(len(b), markBytes-1)])
 	s.carried = 0
 	at := bytes.Index(joint[:n], []byte(markStart))
+	cut := cutStart(joint[:n])
 	switch {
 	case at >= 0 && at < carried && n-at >= markBytes:
-		rest := s.take(joint[at:n], now, t)
-		return b[max(0, n-len(rest)-carried):]
-	case at >= 0 && at < carried:
-		s.keep(joint[at:n]) // b was too short for the rest of the mark
-		return nil
-	case at < 0 && cutStart(joint[:n]) > len(b):
-		s.keep(joint[n-cutStart(joint[:n]) : n])
-		return nil
+		left := s.take(joint[at:n], now, t)
+		return b[max(0, n-len(left)-carried):], false
+	case at >= 0 && at < carried: // b is too short for the rest of the mark
+		s.keep(joint[at:n])
+		return nil, true
+	case at < 0 && cut > len(b): // or even for its start
+		s.keep(joint[n-cut : n])
+		return nil, true
 	}
-	return b
+	return b, false
 }
 
 func (s *scanner) keep(b []byte) { s.carried = uint8(copy(s.carry[:], b)) }
