@@ -139,12 +139,21 @@ func (lineDialect) judge(b []byte) ([]byte, int, error) { return b[len(b):], 0, 
 func (lineDialect) answers() bool                       { return false }
 
 // redisDialect is PUBLISH in the protocol of Redis.
-type redisDialect struct{}
+type redisDialect struct {
+	// prefix stands before the channel in Redis.
+	prefix string
+	// wrap appends the payload as the subject carries it; nil takes it as it is.
+	wrap func(dst, payload []byte) []byte
+}
 
-func (redisDialect) appendPublish(dst []byte, channel string, payload []byte) []byte {
+func (r redisDialect) appendPublish(dst []byte, channel string, payload []byte) []byte {
+	if r.wrap != nil {
+		payload = r.wrap(nil, payload)
+	}
 	dst = append(dst, "*3\r\n$7\r\nPUBLISH\r\n$"...)
-	dst = strconv.AppendInt(dst, int64(len(channel)), 10)
+	dst = strconv.AppendInt(dst, int64(len(r.prefix)+len(channel)), 10)
 	dst = append(dst, "\r\n"...)
+	dst = append(dst, r.prefix...)
 	dst = append(dst, channel...)
 	dst = append(dst, "\r\n$"...)
 	dst = strconv.AppendInt(dst, int64(len(payload)), 10)

@@ -52,6 +52,11 @@ func TestDialectPublish(t *testing.T) {
 		{"line", lineDialect{}, "c:1 {}\n"},
 		{"redis", redisDialect{}, "*3\r\n$7\r\nPUBLISH\r\n$3\r\nc:1\r\n$2\r\n{}\r\n"},
 		{
+			"redis of centrifuge",
+			redisDialect{prefix: "centrifuge.client.", wrap: centrifugeMessage},
+			"*3\r\n$7\r\nPUBLISH\r\n$21\r\ncentrifuge.client.c:1\r\n$4\r\n\x22\x02{}\r\n",
+		},
+		{
 			"http", &httpDialect{target: "/publish/{channel}", headers: []string{"X: y"}},
 			"POST /publish/c:1 HTTP/1.1\r\nHost: 127.0.0.1\r\nX: y\r\nContent-Length: 2\r\n\r\n{}",
 		},

@@ -15,7 +15,7 @@ type progress struct {
 	total int
 	done  int
 	began time.Time
-	what  string
+	noted bool // since begin
 }
 
 func newProgress(out io.Writer, terminal bool, total int) *progress {
@@ -30,17 +30,22 @@ func newProgress(out io.Writer, terminal bool, total int) *progress {
 
 // begin says what is measured next.
 func (p *progress) begin(what string) {
-	p.began, p.what = time.Now(), what
+	p.began, p.noted = time.Now(), false
 	if p.bar != nil {
 		p.bar.Describe(what)
+		return
 	}
+	fmt.Fprintf(p.out, "%d/%d %s:", p.done+1, p.total, what)
 }
 
 // note says something out of the ordinary, on a line of its own.
 func (p *progress) note(text string) {
 	if p.bar != nil {
 		_ = p.bar.Clear()
+	} else if !p.noted {
+		fmt.Fprintln(p.out)
 	}
+	p.noted = true
 	fmt.Fprintln(p.out, text)
 }
 
@@ -50,7 +55,7 @@ func (p *progress) end() {
 		_ = p.bar.Add(1)
 		return
 	}
-	fmt.Fprintf(p.out, "%d/%d %s: %.1f s\n", p.done, p.total, p.what, time.Since(p.began).Seconds())
+	fmt.Fprintf(p.out, " %.1f s\n", time.Since(p.began).Seconds())
 }
 
 func (p *progress) finish() {

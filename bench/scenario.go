@@ -20,6 +20,7 @@ const (
 	// calmTimeMax is from the last handshake to the first measurement of CPU time, where loads
 	// are not shorter.
 	calmTimeMax = time.Second
+	calmTimeMin = 200 * time.Millisecond
 )
 
 // scenario is one question that is asked of every subject.
@@ -110,9 +111,10 @@ func (c *cell) start(ctx context.Context, o startOptions) (*server, error) {
 	return c.subject.start(ctx, c.site, o)
 }
 
-// calm waits until the server has got over what was just asked of it.
+// calm waits until the server has got over what was just asked of it. Some say that a stream is
+// subscribed a moment before it is so.
 func (c *cell) calm(ctx context.Context) {
-	pause(ctx, min(calmTimeMax, secondsOf(c.settings.Paced)/2))
+	pause(ctx, min(calmTimeMax, max(calmTimeMin, secondsOf(c.settings.Paced)/2)))
 }
 
 func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -253,6 +253,7 @@ func (c *cell) gateways(ctx context.Context, name string, count int) error {
 		fleet = running
 	}
 	defer stopAll(fleet.children)
+	c.calm(ctx)
 	l, err := c.newLoad(fleet, crowd, count*fleetStreams)
 	if err != nil {
 		return err

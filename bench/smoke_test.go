@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -61,33 +62,30 @@ func TestRunIdleAndConnect(t *testing.T) {
 	}
 }
 
-// TestRunEndsEarly: a run that is told to end gives what it has and leaves no process.
+// TestRunEndsEarly: a run that is told to end in the middle gives what it has and leaves no process.
 func TestRunEndsEarly(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	defer cancel(nil)
+	watched := make(chan bool, 1)
+	go func() {
+		deadline := time.Now().Add(startTimeout)
+		for len(family([]int{os.Getpid()})) < 3 && time.Now().Before(deadline) {
+			time.Sleep(pollInterval)
+		}
+		watched <- time.Now().Before(deadline) // the floor and its crowd are there
+		cancel(errors.New("told to end"))
+	}()
 	result, err := Run(ctx, Options{
-		Scenarios: []string{"keepalive"}, Subjects: []string{"floor"}, Wires: []Wire{SSE}, Streams: 10, Rounds: 1,
-		Binary: program(t), Progress: endOn{"round 1", func() { cancel(fmt.Errorf("told to end")) }},
+		Scenarios: []string{"keepalive"}, Subjects: []string{"floor"}, Wires: []Wire{SSE}, Streams: 10, Rounds: 1, Binary: program(t),
 	})
+	if !<-watched {
+		t.Error("the run started no processes")
+	}
 	if err == nil || !strings.Contains(err.Error(), "told to end") || result == nil {
 		t.Errorf("result %v, error %v", result, err)
 	}
 	if left := family([]int{os.Getpid()}); len(left) > 1 {
 		t.Errorf("processes are left: %v", left)
 	}
-}
-
-// endOn is a progress that ends the run as soon as it is told of something.
-type endOn struct {
-	what string
-	end  func()
-}
-
-func (e endOn) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), e.what) {
-		e.end()
-	}
-	return len(p), nil
 }
 
 // TestFloorWritesOncePerDelivery asks the kernel how many write calls the floor made.

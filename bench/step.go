@@ -58,6 +58,9 @@ func requestStep(wire Wire, target string, headers []string, expect string) step
 	return step{Send: request + "\r\n", Expect: expect}
 }
 
+// switching is in the answer to every WebSocket handshake that is taken.
+const switching = "101 Switching Protocols"
+
 // frameStep is a WebSocket text message, and what the answer to it must hold.
 func frameStep(text, expect string) step { return step{Send: text, Expect: expect, Frame: true} }
 

@@ -93,8 +93,14 @@ func subjects() []subject {
 		millrace{memory: true},
 		floor{},
 		floor{gather: true},
+		uwebsockets{},
+		nbio{},
 		nchan{},
 		plain{},
+		centrifuge{},
+		centrifuge{delay: "1ms"},
+		centrifugo{},
+		mercure{},
 	}
 }
 

@@ -57,30 +57,45 @@ func (p plain) start(ctx context.Context, s *site, _ startOptions) (*server, err
 
 // startRole starts a role that serves GET /sse/CHANNEL and /ws/CHANNEL and is fed by lines.
 func startRole(ctx context.Context, s *site, name, role, channel string, extra []string) (*server, error) {
-	address, err := freeAddress()
-	if err != nil {
-		return nil, err
-	}
-	feedAddress, err := freeAddress()
-	if err != nil {
-		return nil, err
-	}
-	c, err := s.serve(ctx, launch{
+	return startFed(ctx, s, fedServer{
 		name: name, path: s.binary,
-		arguments: append([]string{RoleCommand, role, "--listen", address, "--feed", feedAddress}, extra...),
+		arguments: func(listen, feed string) []string {
+			return append([]string{RoleCommand, role, "--listen", listen, "--feed", feed}, extra...)
+		},
+		channel: channel,
+		steps: map[Wire][]step{
+			SSE:       {requestStep(SSE, "/sse/{channel}", nil, "text/event-stream")},
+			WebSocket: {requestStep(WebSocket, "/ws/{channel}", nil, switching)},
+		},
 	})
+}
+
+// fedServer is a program that listens on one address for subscribers and on one for lines.
+type fedServer struct {
+	name, path string
+	arguments  func(listen, feed string) []string
+	channel    string
+	steps      map[Wire][]step
+}
+
+func startFed(ctx context.Context, s *site, f fedServer) (*server, error) {
+	listen, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	if err := c.listening(ctx, feedAddress); err != nil {
+	feed, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.serve(ctx, launch{name: f.name, path: f.path, arguments: f.arguments(listen, feed)})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.listening(ctx, feed); err != nil {
 		return nil, fmt.Errorf("its feed: %w", err)
 	}
 	return &server{
-		children: []*child{c}, address: address, channel: channel,
-		steps: map[Wire][]step{
-			SSE:       {requestStep(SSE, "/sse/{channel}", nil, "text/event-stream")},
-			WebSocket: {requestStep(WebSocket, "/ws/{channel}", nil, "101 Switching Protocols")},
-		},
-		feedAddress: feedAddress, dialect: lineDialect{},
-	}, c.listening(ctx, address)
+		children: []*child{c}, address: listen, channel: f.channel, steps: f.steps,
+		feedAddress: feed, dialect: lineDialect{},
+	}, c.listening(ctx, listen)
 }

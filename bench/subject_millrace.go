@@ -93,7 +93,7 @@ func millraceSteps(tokens bool) map[Wire][]step {
 	return map[Wire][]step{
 		SSE: {requestStep(SSE, "/api/stream?channel={channel}", headers, `"type":"connected"`)},
 		WebSocket: {
-			requestStep(WebSocket, "/ws", headers, "101 Switching Protocols"),
+			requestStep(WebSocket, "/ws", headers, switching),
 			frameStep(`{"type":"subscribe","channel":"{channel}"}`, `"type":"subscribed"`),
 		},
 	}

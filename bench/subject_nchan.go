@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	_ "embed" // nchan.conf.tmpl
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,31 +9,20 @@ import (
 	"text/template"
 )
 
-//go:embed nchan.conf.tmpl
-var nchanConfiguration string
-
-// nchan is nginx with Debian's module for it.
+// nchan is nginx with Debian's module for it, configured as the peers' folder says.
 type nchan struct{}
 
 func (nchan) name() string { return "nchan" }
 
 func (nchan) about() string {
-	return "nginx with the module nchan, one worker process (two where the server has all cores); published by POST to its publisher location. No message buffer, no access log, TCP_NODELAY, backlog 4096."
+	return "nginx with the module nchan, configured by bench/peers/nchan, one worker process; published by POST to its publisher location on one kept connection. " +
+		"No message buffer, no pings, no access log, small pools, backlog 4096."
 }
 
 func (nchan) wires() []Wire { return Wires() }
 
-// nchanModules are where distributions put the module.
-var nchanModules = []string{"/usr/lib/nginx/modules/ngx_nchan_module.so", "/usr/lib64/nginx/modules/ngx_nchan_module.so"}
-
-func (nchan) module() string {
-	for _, path := range nchanModules {
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	return ""
-}
+// nchanModule is where Debian puts the module, as the configuration has it.
+const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 
 // program finds nginx, which distributions keep off the PATH of users.
 func (nchan) program() string {
@@ -46,11 +34,21 @@ func (nchan) program() string {
 	return ""
 }
 
-func (n nchan) missing(*site) string {
-	if n.program() == "" || n.module() == "" {
+func (nchan) configuration(s *site) string { return filepath.Join(s.peers, "nchan", "nginx.conf.tmpl") }
+
+func (n nchan) missing(s *site) string {
+	if _, err := os.Stat(nchanModule); err != nil || n.program() == "" {
 		return "nginx or its module nchan is not installed (apt-get install nginx libnginx-mod-nchan)"
 	}
+	if _, err := os.Stat(n.configuration(s)); err != nil {
+		return noSources(s)
+	}
 	return ""
+}
+
+// noSources says why nothing of the peers' folder can be used.
+func noSources(s *site) string {
+	return fmt.Sprintf("its folder is not in %s: run from a clone, or say with --peers where it is", s.peers)
 }
 
 func (n nchan) start(ctx context.Context, s *site, _ startOptions) (*server, error) {
@@ -58,23 +56,9 @@ func (n nchan) start(ctx context.Context, s *site, _ startOptions) (*server, err
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(s.directory, "nginx.conf")
-	file, err := os.Create(path)
+	path, err := n.configure(s, address)
 	if err != nil {
 		return nil, fmt.Errorf("write nginx's configuration: %w", err)
-	}
-	err = template.Must(template.New("nginx").Parse(nchanConfiguration)).Execute(file, map[string]any{
-		"Address": address, "Directory": s.directory, "Module": n.module(), "Streams": descriptorsMax(),
-	})
-	if failure := file.Close(); err == nil {
-		err = failure
-	}
-	if err != nil {
-		return nil, fmt.Errorf("write nginx's configuration: %w", err)
-	}
-	// nginx as root gives its workers to another user, who must be able to enter the directory.
-	if err := os.Chmod(s.directory, 0o755); err != nil {
-		return nil, err
 	}
 	c, err := s.serve(ctx, launch{
 		name: "nginx", path: n.program(),
@@ -87,9 +71,36 @@ func (n nchan) start(ctx context.Context, s *site, _ startOptions) (*server, err
 		children: []*child{c}, address: address, channel: "job_progress:%d",
 		steps: map[Wire][]step{
 			SSE:       {requestStep(SSE, "/sse/{channel}", nil, "text/event-stream")},
-			WebSocket: {requestStep(WebSocket, "/ws/{channel}", nil, "101 Switching Protocols")},
+			WebSocket: {requestStep(WebSocket, "/ws/{channel}", nil, switching)},
 		},
 		feedAddress: address,
 		dialect:     &httpDialect{target: "/publish/{channel}", headers: []string{"Content-Type: application/json"}},
 	}, c.listening(ctx, address)
+}
+
+// nginxSpare is how many of its descriptors nginx gets less than the system allows.
+const nginxSpare = 100
+
+// configure writes the configuration for one start and gives its path.
+func (n nchan) configure(s *site, address string) (string, error) {
+	text, err := template.ParseFiles(n.configuration(s))
+	if err != nil {
+		return "", err
+	}
+	// nginx as root gives its workers to another user, who must be able to enter the directory.
+	if err := os.Chmod(s.directory, 0o755); err != nil {
+		return "", err
+	}
+	path := filepath.Join(s.directory, "nginx.conf")
+	file, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	err = text.Execute(file, map[string]any{
+		"Directory": s.directory, "Listen": address, "Workers": 1, "Connections": descriptorsMax() - nginxSpare,
+	})
+	if failure := file.Close(); err == nil {
+		err = failure
+	}
+	return path, err
 }
