@@ -96,18 +96,17 @@ func runFloor(listen, feed string, gather bool) error {
 	}
 }
 
-// wait looks first and sleeps only if there is nothing: a look is no call that the scheduler
-// must be told of.
+// wait sleeps in the kernel without telling the Go scheduler, which would take the processor away
+// and have its monitor thread woken for every message: there is no other goroutine here.
 func (b *bareServer) wait(events []unix.EpollEvent) (int, error) {
-	n, _, _ := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(b.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-	if int(n) > 0 {
-		return int(n), nil
-	}
-	count, err := unix.EpollWait(b.epoll, events, -1)
-	if err == unix.EINTR { //nolint:errorlint // x/sys returns bare errnos
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(b.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
+	if errno == unix.EINTR {
 		return 0, nil
 	}
-	return count, err
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 func (b *bareServer) listen(address string) (int, error) {

@@ -35,8 +35,9 @@ func (f floor) start(ctx context.Context, s *site, _ startOptions) (*server, err
 	if f.gather {
 		extra = []string{"--gather"}
 	}
+	// Its one goroutine never gives the processor back: the runtime need not send it signals to ask.
 	// The channel is a number in the target, so that the floor can do without names.
-	return startRole(ctx, s, f.name(), roleFloor, "%d", extra)
+	return startRole(ctx, s, f.name(), roleFloor, "%d", extra, []string{"GODEBUG=asyncpreemptoff=1"})
 }
 
 // plain is what everybody writes first: net/http and a goroutine a stream.
@@ -52,17 +53,17 @@ func (plain) wires() []Wire        { return Wires() }
 func (plain) missing(*site) string { return "" }
 
 func (p plain) start(ctx context.Context, s *site, _ startOptions) (*server, error) {
-	return startRole(ctx, s, p.name(), rolePlain, "job_progress:%d", nil)
+	return startRole(ctx, s, p.name(), rolePlain, "job_progress:%d", nil, nil)
 }
 
 // startRole starts a role that serves GET /sse/CHANNEL and /ws/CHANNEL and is fed by lines.
-func startRole(ctx context.Context, s *site, name, role, channel string, extra []string) (*server, error) {
+func startRole(ctx context.Context, s *site, name, role, channel string, extra, env []string) (*server, error) {
 	return startFed(ctx, s, fedServer{
 		name: name, path: s.binary,
 		arguments: func(listen, feed string) []string {
 			return append([]string{RoleCommand, role, "--listen", listen, "--feed", feed}, extra...)
 		},
-		channel: channel,
+		channel: channel, env: env,
 		steps: map[Wire][]step{
 			SSE:       {requestStep(SSE, "/sse/{channel}", nil, "text/event-stream")},
 			WebSocket: {requestStep(WebSocket, "/ws/{channel}", nil, switching)},
@@ -76,6 +77,7 @@ type fedServer struct {
 	arguments  func(listen, feed string) []string
 	channel    string
 	steps      map[Wire][]step
+	env        []string
 }
 
 func startFed(ctx context.Context, s *site, f fedServer) (*server, error) {
@@ -87,7 +89,7 @@ func startFed(ctx context.Context, s *site, f fedServer) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.serve(ctx, launch{name: f.name, path: f.path, arguments: f.arguments(listen, feed)})
+	c, err := s.serve(ctx, launch{name: f.name, path: f.path, arguments: f.arguments(listen, feed), env: f.env})
 	if err != nil {
 		return nil, err
 	}
