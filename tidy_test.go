@@ -29,7 +29,7 @@ const (
 // layers says, for each folder with Go code, which of our folders its shipped code may import.
 // Test files are free to reach further: a test may put the whole house together.
 //
-//	proto <- broker <- hub <- gateway <- cmd        netio <- hub, gateway
+//	proto <- broker <- hub <- gateway <- cmd        netio <- hub, gateway        proto, netio <- bench <- cmd
 var layers = map[string][]string{
 	"proto":                  {},
 	"netio":                  {},
@@ -40,7 +40,8 @@ var layers = map[string][]string{
 	"gateway/auth":           {"proto", "gateway/access"},
 	"gateway/access":         {"proto", "gateway/auth"},
 	"gateway":                {"proto", "broker", "hub", "netio", "web", "gateway/auth", "gateway/access"},
-	"cmd/millrace":           {"proto", "broker", "hub", "netio", "gateway", "gateway/auth", "gateway/access"},
+	"cmd/millrace":           {"proto", "broker", "hub", "netio", "gateway", "gateway/auth", "gateway/access", "bench"},
+	"bench":                  {"proto", "netio"},
 	"bench/peers/centrifuge": {},
 	"bench/peers/nbio":       {},
 	"e2e":                    {},

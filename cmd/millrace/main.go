@@ -28,7 +28,10 @@ type commands struct {
 	Tail    tailCommand    `cmd:"" help:"Print events as they come."`
 	Token   tokenCommand   `cmd:"" help:"Mint a token for development."`
 	Check   checkCommand   `cmd:"" help:"Say what is wrong with the configuration, or that nothing is."`
+	Bench   benchCommand   `cmd:"" help:"Measure this gateway beside other servers, on this machine."`
 	Version versionCommand `cmd:"" help:"Say what this binary is made of."`
+
+	BenchRole benchRoleCommand `cmd:"" hidden:""`
 }
 
 // process is what a command may touch of the world outside.
@@ -89,6 +92,7 @@ func newParser(world *process) (*kong.Kong, error) {
 		kong.Writers(world.stdout, world.stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.ValueFormatter(helpOf),
+		kong.Vars(benchNames()),
 		kong.BindTo(context.Background(), (*context.Context)(nil)),
 	)
 }

@@ -1,0 +1,221 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+const (
+	connectLimit = 3 * time.Minute // for a whole crowd to become live
+	// deliveryGrace is how long nothing must come before what is missing is called lost. Some
+	// servers are seconds behind after a burst.
+	deliveryGrace = 3 * time.Second
+	// calmTimeMax is from the last handshake to the first measurement of CPU time, where loads
+	// are not shorter.
+	calmTimeMax = time.Second
+	calmTimeMin = 200 * time.Millisecond
+)
+
+// scenario is one question that is asked of every subject.
+type scenario struct {
+	name  string
+	about string
+	// suits says whether a subject can be asked at all; nil: every one can.
+	suits func(subject) bool
+	// quick says that it belongs to a look, too.
+	quick bool
+	// bothWires says that one measurement uses both wires together.
+	bothWires bool
+	// once says that one round is enough, since it takes long or compares within itself.
+	once bool
+	run  func(ctx context.Context, c *cell) error
+}
+
+// scenarios gives all scenarios in the order of tables.
+func scenarios() []scenario {
+	return []scenario{
+		{name: "idle", quick: true, run: runIdle, about: "memory of idle streams: the slope between two crowd sizes, all on one channel and each on its own"},
+		{name: "connect", quick: true, run: runConnect, about: "handshakes, as fast as the server takes them, with and without an HS256 token where the subject takes one"},
+		{name: "fanout", quick: true, run: runFanout, about: "one channel with all streams: messages at a steady rate, and bursts back to back"},
+		{name: "unicast", quick: true, run: runUnicast, about: "as many channels as streams, one stream each: messages at a steady rate to each in turn"},
+		{name: "keepalive", run: runKeepalive, about: "CPU time of idle streams"},
+		{name: "mixed", run: runMixed, about: "latency of messages to single streams, alone and while each message of another channel goes to all others"},
+		{name: "storm", run: runStorm, about: "all streams of a crowd reconnect at once: time until all are back, and what messages to streams beside them suffer"},
+		{name: "independence", run: runIndependence, about: "CPU time of an event for ten streams, with few and with many others connected"},
+		{name: "gateways", run: runGateways, suits: isRedisFed, about: "one Redis that feeds one gateway, and ten: its CPU time for an event"},
+		{name: "million", run: runMillion, suits: sharesPort, once: true, bothWires: true, about: "a fleet of processes on one port holds a million streams, half over each wire: memory, connecting, rest, and one event for all"},
+	}
+}
+
+// ScenarioNames lists all scenarios.
+func ScenarioNames() []string {
+	var names []string
+	for _, one := range scenarios() {
+		names = append(names, one.name)
+	}
+	return names
+}
+
+// pickScenarios gives the scenarios of the given names; without names, those of the size.
+func pickScenarios(names []string, full bool) ([]scenario, error) {
+	var picked []scenario
+	for _, one := range scenarios() {
+		if slices.Contains(names, one.name) || len(names) == 0 && (full || one.quick) {
+			picked = append(picked, one)
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(ScenarioNames(), name) {
+			return nil, fmt.Errorf("there is no scenario %q: expected some of %s", name, strings.Join(ScenarioNames(), ", "))
+		}
+	}
+	return picked, nil
+}
+
+// cell is one measurement: a scenario, asked of a subject over a wire in a round, on a site of
+// its own.
+type cell struct {
+	scenario string
+	subject  subject
+	wire     Wire
+	round    int
+	settings *Settings
+	site     *site
+	samples  []Sample
+	say      func(string) // to whoever watches
+}
+
+// add keeps what was measured.
+func (c *cell) add(name string, metrics ...map[string]float64) {
+	all := make(map[string]float64)
+	for _, some := range metrics {
+		maps.Copy(all, some)
+	}
+	c.samples = append(c.samples, Sample{
+		Scenario: c.scenario, Case: name, Subject: c.subject.name(), Wire: c.wire, Round: c.round, Metrics: all,
+	})
+}
+
+// start starts the subject.
+func (c *cell) start(ctx context.Context, o startOptions) (*server, error) {
+	if o.streams == 0 {
+		o.streams = c.settings.Streams
+	}
+	return c.subject.start(ctx, c.site, o)
+}
+
+// calm waits until the server has got over what was just asked of it. Some say that a stream is
+// subscribed a moment before it is so.
+func (c *cell) calm(ctx context.Context) {
+	pause(ctx, min(calmTimeMax, max(calmTimeMin, secondsOf(c.settings.Paced)/2)))
+}
+
+func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// load is one crowd, one publisher and what is sent while the server is watched.
+type load struct {
+	server    *server
+	crowd     *crowdClient
+	publisher *publisher
+	// receivers is how many streams each message reaches.
+	receivers int
+}
+
+// newLoad opens a publisher for a server whose crowd is live.
+func (c *cell) newLoad(to *server, crowd *crowdClient, receivers int) (*load, error) {
+	f, err := c.site.feed(to)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPublisher(f, to.channel, c.settings.MessageBytes)
+	if err != nil {
+		return nil, err
+	}
+	return &load{server: to, crowd: crowd, publisher: p, receivers: receivers}, nil
+}
+
+// measured is what a load cost and how it arrived.
+type measured struct {
+	cpu      int64 // nanoseconds of the server
+	sent     int   // messages
+	expected uint64
+	reply    crowdReply
+}
+
+// paced sends a steady load and waits until all of it has arrived or does no more.
+func (l *load) paced(ctx context.Context, p pace) (*measured, error) {
+	if err := l.crowd.reset(); err != nil {
+		return nil, err
+	}
+	l.publisher.late.Reset()
+	before, err := cpuTime(l.server.pids())
+	if err != nil {
+		return nil, err
+	}
+	sent, err := l.publisher.paced(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return l.finish(ctx, before, sent)
+}
+
+// finish waits for the last deliveries of what was sent.
+func (l *load) finish(ctx context.Context, cpuBefore int64, sent int) (*measured, error) {
+	m := &measured{sent: sent, expected: uint64(sent) * uint64(l.receivers)}
+	if _, err := l.crowd.delivered(ctx, m.expected, deliveryGrace); err != nil {
+		return nil, err
+	}
+	after, err := cpuTime(l.server.pids())
+	if err != nil {
+		return nil, err
+	}
+	m.cpu = after - cpuBefore
+	if m.reply, err = l.crowd.report(); err != nil {
+		return nil, err
+	}
+	if m.reply.Dropped > 0 {
+		return nil, fmt.Errorf("the server ended %d streams under load: %s", m.reply.Dropped, m.reply.Failure)
+	}
+	if m.reply.Deliveries == 0 {
+		return nil, errors.New("not one message arrived")
+	}
+	return m, nil
+}
+
+// counts gives the metrics of what arrived.
+func (m *measured) counts() map[string]float64 {
+	return map[string]float64{
+		metricExpected: float64(m.expected), metricDeliveries: float64(m.reply.Deliveries),
+		metricLost: float64(m.reply.Lost), metricRepeated: float64(m.reply.Repeated),
+		metricCPUSeconds:    seconds(m.cpu),
+		metricCPUPerMillion: seconds(m.cpu) / float64(m.reply.Deliveries) * 1e6,
+	}
+}
+
+// latencies gives the metrics of how long it took.
+func (m *measured) latencies() (map[string]float64, error) {
+	h, err := m.reply.latency()
+	if err != nil {
+		return nil, err
+	}
+	return histogramMetrics(h), nil
+}
+
+func histogramMetrics(h *hdrhistogram.Histogram) map[string]float64 {
+	micros := func(quantile float64) float64 { return float64(h.ValueAtQuantile(quantile)) / 1e3 }
+	return map[string]float64{
+		metricP50: micros(50), metricP99: micros(99), metricP999: micros(99.9), metricMax: float64(h.Max()) / 1e3,
+	}
+}
+
+// late gives the metric of how late the publisher itself was, which is part of every latency.
+func (p *publisher) lateness() map[string]float64 {
+	return map[string]float64{metricLateP99: float64(p.late.ValueAtQuantile(99)) / 1e3}
+}

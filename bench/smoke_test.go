@@ -1,0 +1,202 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRunWhole measures ours, the floor and the plain servers for a moment: everything is real but
+// the size.
+func TestRunWhole(t *testing.T) {
+	var progress strings.Builder
+	result, err := Run(t.Context(), Options{
+		Scenarios: []string{"fanout", "unicast"}, Subjects: []string{"millrace", "floor", "floor-gather", "plain-go"},
+		Streams: 100, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t), Progress: &progress,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(result.Failures) > 0 {
+		t.Fatalf("measurements failed: %q", result.Failures)
+	}
+	if want := 4 * 2 * 3; len(result.Samples) != want {
+		t.Errorf("%d samples, expected %d", len(result.Samples), want)
+	}
+	for i := range result.Samples {
+		s := &result.Samples[i]
+		if s.missing() != 0 || s.Metrics[metricExpected] == 0 || s.Metrics[metricLost] != 0 || s.Metrics[metricRepeated] != 0 {
+			t.Errorf("%s over %s, %s: deliveries are wrong: %v", s.Subject, s.Wire, s.Case, s.Metrics)
+		}
+		if s.Metrics[metricCPUPerMillion] <= 0 {
+			t.Errorf("%s over %s, %s: no CPU time: %v", s.Subject, s.Wire, s.Case, s.Metrics)
+		}
+	}
+	if !strings.Contains(progress.String(), "fanout, floor over ws") {
+		t.Errorf("progress says nothing of the floor: %s", &progress)
+	}
+}
+
+// TestRunIdleAndConnect: memory, handshakes with tokens, and the memory broker.
+func TestRunIdleAndConnect(t *testing.T) {
+	result, err := Run(t.Context(), Options{
+		Scenarios: []string{"idle", "connect"}, Subjects: []string{"millrace-memory"}, Wires: []Wire{WebSocket},
+		Streams: 500, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := make(map[string]bool)
+	for i := range result.Samples {
+		cases[result.Samples[i].Scenario+" "+result.Samples[i].Case] = true
+	}
+	for _, want := range []string{"idle shared", "idle own", "idle own, token", "connect no token", "connect token"} {
+		if !cases[want] {
+			t.Errorf("no sample of %q; failures: %q", want, result.Failures)
+		}
+	}
+}
+
+// TestRunEndsEarly: a run that is told to end in the middle gives what it has and leaves no process.
+func TestRunEndsEarly(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	watched := make(chan bool, 1)
+	go func() {
+		deadline := time.Now().Add(startTimeout)
+		for len(family([]int{os.Getpid()})) < 3 && time.Now().Before(deadline) {
+			time.Sleep(pollInterval)
+		}
+		watched <- time.Now().Before(deadline) // the floor and its crowd are there
+		cancel(errors.New("told to end"))
+	}()
+	result, err := Run(ctx, Options{
+		Scenarios: []string{"keepalive"}, Subjects: []string{"floor"}, Wires: []Wire{SSE}, Streams: 10, Rounds: 1, Binary: program(t),
+	})
+	if !<-watched {
+		t.Error("the run started no processes")
+	}
+	if err == nil || !strings.Contains(err.Error(), "told to end") || result == nil {
+		t.Errorf("result %v, error %v", result, err)
+	}
+	if left := family([]int{os.Getpid()}); len(left) > 1 {
+		t.Errorf("processes are left: %v", left)
+	}
+}
+
+// TestFloorWritesOncePerDelivery asks the kernel how many write calls the floor made.
+func TestFloorWritesOncePerDelivery(t *testing.T) {
+	const streams, messages = 40, 25
+	for _, test := range []struct {
+		name   string
+		gather bool
+		writes func(n int64) bool
+		says   string
+	}{
+		{"one each", false, func(n int64) bool { return n == streams*messages }, "exactly one a delivery"},
+		{"gathered", true, func(n int64) bool { return n >= streams && n < streams*messages/4 }, "a few a stream"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, err := newSite(&Options{Binary: program(t)}, placement{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.close()
+			c := &cell{subject: floor{gather: test.gather}, wire: WebSocket, settings: &Settings{Streams: streams, MessageBytes: 154}, site: s}
+			l, err := c.crowded(t.Context(), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := writeCalls(t, l.server.pids()[0])
+			if _, err := l.publisher.burst(sharedChannel, messages); err != nil {
+				t.Fatal(err)
+			}
+			reply, err := l.crowd.delivered(t.Context(), streams*messages, deliveryGrace)
+			if err != nil || reply.Deliveries != streams*messages {
+				t.Fatalf("%d deliveries, error %v", reply.Deliveries, err)
+			}
+			if n := writeCalls(t, l.server.pids()[0]) - before; !test.writes(n) {
+				t.Errorf("%d write calls for %d deliveries, expected %s", n, streams*messages, test.says)
+			}
+		})
+	}
+}
+
+// writeCalls is how many write calls a process has made, as the kernel counts them.
+func writeCalls(t *testing.T, pid int) int64 {
+	t.Helper()
+	for line := range strings.Lines(string(readFile(t, fmt.Sprintf("/proc/%d/io", pid)))) {
+		if value, ok := strings.CutPrefix(line, "syscw: "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("the kernel does not count write calls: /proc/PID/io has no syscw")
+	return 0
+}
+
+// TestCrowdNoticesLoss: what never comes and what comes twice is counted.
+func TestCrowdNoticesLoss(t *testing.T) {
+	s, err := newSite(&Options{Binary: program(t)}, placement{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	c := &cell{subject: floor{}, wire: SSE, settings: &Settings{Streams: 10, MessageBytes: 154}, site: s}
+	l, err := c.crowded(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(number uint32) {
+		l.publisher.numbers[sharedChannel] = number - 1
+		if _, err := l.publisher.burst(sharedChannel, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, number := range []uint32{1, 2, 5, 5} {
+		send(number)
+	}
+	if _, err := l.crowd.delivered(t.Context(), 40, deliveryGrace); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := l.crowd.report()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reply.Deliveries != 40 || reply.Lost != 20 || reply.Repeated != 10 {
+		t.Errorf("%d deliveries, %d lost, %d repeated, expected 40, 20 and 10", reply.Deliveries, reply.Lost, reply.Repeated)
+	}
+}
+
+// TestCrowdReconnects: the storm's command brings every stream back.
+func TestCrowdReconnects(t *testing.T) {
+	s, err := newSite(&Options{Binary: program(t)}, placement{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	c := &cell{subject: plain{}, wire: WebSocket, settings: &Settings{Streams: 200, MessageBytes: 154}, site: s}
+	l, err := c.crowded(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := l.crowd.ask(crowdCommand{Op: "status"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.crowd.ask(crowdCommand{Op: "reconnect"}); err != nil {
+		t.Fatal(err)
+	}
+	back := func(r *crowdReply) bool { return r.DialNanos > before.LiveNanos && r.Live == r.Wanted }
+	reply, ok, err := l.crowd.until(t.Context(), connectLimit, back)
+	if err != nil || !ok || reply.Live != 200 || reply.Failed != 0 {
+		t.Errorf("after a reconnect: %+v, %v", reply, err)
+	}
+}

@@ -1,0 +1,142 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+)
+
+// subject is a realtime server that can be measured. One value serves all measurements, in turn.
+type subject interface {
+	// name is what it is called in --subjects and in tables.
+	name() string
+	// about says in a sentence or two what it is and with which settings it runs.
+	about() string
+	// wires are those that it speaks.
+	wires() []Wire
+	// missing says why it cannot be measured on this machine, and is empty where it can.
+	missing(s *site) string
+	// start starts it on a site, which ends it. It listens when start returns.
+	start(ctx context.Context, s *site, o startOptions) (*server, error)
+}
+
+// startOptions varies how a subject is started.
+type startOptions struct {
+	// tokens asks for HS256 tokens to be demanded of subscribers, where the subject can.
+	tokens bool
+	// address is HOST:PORT to share with others (SO_REUSEPORT); empty takes a free port alone.
+	address string
+	// streams is how many it must be able to hold.
+	streams int
+}
+
+// server is a subject that runs.
+type server struct {
+	children []*child
+	address  string // HOST:PORT for subscribers
+	channel  string // format of a channel's name; one %d
+	steps    map[Wire][]step
+	secret   string // that tokens are signed with; empty for none
+
+	feedAddress string
+	dialect     dialect
+}
+
+func (s *server) pids() []int {
+	pids := make([]int, len(s.children))
+	for i, c := range s.children {
+		pids[i] = c.pid()
+	}
+	return pids
+}
+
+// plan is a connectPlan for streams of this server.
+func (s *server) plan(wire Wire, count int) connectPlan {
+	return connectPlan{
+		Address: s.address, Wire: wire, Steps: s.steps[wire], Count: count, Channel: s.channel,
+		Secret: s.secret, Window: handshakeWindow, Sources: sourceAddresses,
+	}
+}
+
+const (
+	// handshakeWindow is how many handshakes a crowd has under way: enough to keep any server
+	// busy, few enough for every server's backlog.
+	handshakeWindow = 128
+	// sourceAddresses is how many loopback addresses a crowd comes from.
+	sourceAddresses = 8
+)
+
+// tokenTaker is a subject that can demand tokens of its subscribers.
+type tokenTaker interface{ takesTokens() }
+
+// redisFed is a subject of which several can share one Redis, each event reaching all.
+type redisFed interface{ fedByRedis() bool }
+
+// portSharer is a subject of which several processes can share one port.
+type portSharer interface{ sharesPort() bool }
+
+func isRedisFed(one subject) bool {
+	fed, is := one.(redisFed)
+	return is && fed.fedByRedis()
+}
+
+func sharesPort(one subject) bool {
+	sharer, is := one.(portSharer)
+	return is && sharer.sharesPort()
+}
+
+// subjects gives all subjects, in the order of the tables.
+func subjects() []subject {
+	return []subject{
+		millrace{},
+		millrace{memory: true},
+		floor{},
+		floor{gather: true},
+		uwebsockets{},
+		nbio{},
+		nchan{},
+		plain{},
+		centrifuge{},
+		centrifuge{delay: "1ms"},
+		centrifugo{},
+		mercure{},
+	}
+}
+
+// SubjectNames lists the names of all subjects, in the order of the tables.
+func SubjectNames() []string {
+	var names []string
+	for _, one := range subjects() {
+		names = append(names, one.name())
+	}
+	return names
+}
+
+// pickSubjects gives the subjects of the given names; all where there is none.
+func pickSubjects(names []string) ([]subject, error) {
+	if len(names) == 0 {
+		return subjects(), nil
+	}
+	var picked []subject
+	for _, name := range names {
+		found := false
+		for _, one := range subjects() {
+			if one.name() == name {
+				picked, found = append(picked, one), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("there is no subject %q: expected some of %s", name, strings.Join(SubjectNames(), ", "))
+		}
+	}
+	return picked, nil
+}
+
+// onPath says why a program cannot be started, and is empty where it can.
+func onPath(program, install string) string {
+	if _, err := exec.LookPath(program); err != nil {
+		return fmt.Sprintf("%s is not on the PATH (%s)", program, install)
+	}
+	return ""
+}

@@ -1,0 +1,119 @@
+package bench
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+)
+
+// millrace is our own gateway, in the binary that the harness is part of.
+type millrace struct{ memory bool }
+
+func (m millrace) name() string {
+	if m.memory {
+		return "millrace-memory"
+	}
+	return "millrace"
+}
+
+func (m millrace) about() string {
+	if m.memory {
+		return "this binary, `millrace serve`, its own memory as broker; published by POST /api/publish. Default settings, but no limit on connections."
+	}
+	return "this binary, `millrace serve --redis`; published by PUBLISH on Redis, whose client's work is part of what is measured. Default settings, but no limit on connections."
+}
+
+func (millrace) wires() []Wire { return Wires() }
+func (millrace) takesTokens()  {}
+
+// Of several with brokers of their own, an event would reach one only.
+func (m millrace) fedByRedis() bool { return !m.memory }
+func (m millrace) sharesPort() bool { return !m.memory }
+
+func (m millrace) missing(*site) string {
+	if m.memory {
+		return ""
+	}
+	return onPath("redis-server", "apt-get install redis-server")
+}
+
+// millraceChannel is in a namespace that every gateway has without a file.
+const millraceChannel = "job_progress:%d"
+
+func (m millrace) start(ctx context.Context, s *site, o startOptions) (*server, error) {
+	address := o.address
+	if address == "" {
+		var err error
+		if address, err = freeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	running := &server{address: address, channel: millraceChannel, steps: millraceSteps(o.tokens)}
+	arguments := []string{
+		"serve", "--listen", address, "--log-level", "warn", "--log-format", "text",
+		"--max-connections", "0", "--max-connections-per-address", "0",
+	}
+	if o.address != "" {
+		arguments = append(arguments, "--reuse-port")
+	}
+	if o.tokens {
+		secret, file, err := writeSecret(s.directory)
+		if err != nil {
+			return nil, err
+		}
+		running.secret = secret
+		arguments = append(arguments, "--auth-hmac-secret-file", file)
+	}
+	if m.memory {
+		running.feedAddress = address
+		running.dialect = &httpDialect{target: "/api/publish", headers: []string{"Content-Type: application/json"}, body: millraceBody}
+	} else {
+		redis, err := s.redis(ctx)
+		if err != nil {
+			return nil, err
+		}
+		running.feedAddress, running.dialect = redis, redisDialect{}
+		arguments = append(arguments, "--redis", "redis://"+redis)
+	}
+	c, err := s.serve(ctx, launch{name: m.name(), path: s.binary, arguments: arguments})
+	if err != nil {
+		return nil, err
+	}
+	running.children = []*child{c}
+	return running, c.listening(ctx, address)
+}
+
+func millraceSteps(tokens bool) map[Wire][]step {
+	var headers []string
+	if tokens {
+		headers = []string{"Authorization: Bearer {token}"}
+	}
+	return map[Wire][]step{
+		SSE: {requestStep(SSE, "/api/stream?channel={channel}", headers, `"type":"connected"`)},
+		WebSocket: {
+			requestStep(WebSocket, "/ws", headers, switching),
+			frameStep(`{"type":"subscribe","channel":"{channel}"}`, `"type":"subscribed"`),
+		},
+	}
+}
+
+func millraceBody(dst []byte, channel string, payload []byte) []byte {
+	dst = append(dst, `{"channel":"`...)
+	dst = append(dst, channel...)
+	dst = append(dst, `","event":`...)
+	dst = append(dst, payload...)
+	return append(dst, '}')
+}
+
+// writeSecret makes a secret for this run alone, and a file that holds it.
+func writeSecret(directory string) (secret, file string, err error) {
+	var random [32]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", "", err
+	}
+	secret = hex.EncodeToString(random[:])
+	file = filepath.Join(directory, "secret")
+	return secret, file, os.WriteFile(file, []byte(secret), 0o600)
+}
