@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	trimLook     = 2 * time.Second // between two looks
-	trimArrivals = 500             // arrivals that leave enough garbage behind to be worth a collection
-	trimQuiet    = 50              // arrivals between two looks that still count as quiet
+	trimLook     = 500 * time.Millisecond // between two looks
+	trimArrivals = 500                    // arrivals that leave enough garbage behind to be worth a collection
+	trimQuiet    = 20                     // arrivals between two looks that still count as quiet
 )
 
 // trim gives memory back after a wave of arrivals. A handshake leaves some kilobytes of garbage
