@@ -117,27 +117,6 @@ func availableBytes() (int64, error) {
 	return kilobytes << 10, err
 }
 
-// socketBufferBytes is what TCP sockets of this machine hold in their queues.
-func socketBufferBytes() (int64, error) {
-	text, err := os.ReadFile("/proc/net/sockstat")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != "TCP:" {
-			continue
-		}
-		for i := 1; i+1 < len(fields); i += 2 {
-			if fields[i] == "mem" {
-				pages, err := strconv.ParseInt(fields[i+1], 10, 64)
-				return pages * int64(os.Getpagesize()), err
-			}
-		}
-	}
-	return 0, fmt.Errorf("/proc/net/sockstat says nothing about TCP")
-}
-
 // fieldOf reads the number behind a name in a file of lines "Name: NUMBER kB".
 func fieldOf(path, name string) (int64, error) {
 	file, err := os.Open(path)
