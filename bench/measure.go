@@ -104,38 +104,40 @@ func residentBytes(roots []int) (int64, error) {
 	return total, nil
 }
 
-// kernelBytes is what the kernel of this machine holds in slabs, in sum: every socket costs there,
-// whoever owns it.
+// kernelBytes is what the kernel of this machine has in use of its slabs, in sum: every socket
+// costs there, whoever owns it. Where only root may see that (slabinfo), it is what all slabs take,
+// the unused part included, which lags behind.
 func kernelBytes() (int64, error) {
+	if text, err := os.ReadFile("/proc/slabinfo"); err == nil {
+		if used := slabsUsed(string(text)); used > 0 {
+			return used, nil
+		}
+	}
 	kilobytes, err := fieldOf("/proc/meminfo", "Slab:")
 	return kilobytes << 10, err
+}
+
+// slabsUsed adds up objects in use times their size (slabinfo(5), version 2.1).
+func slabsUsed(slabinfo string) int64 {
+	var total int64
+	for line := range strings.Lines(slabinfo) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 {
+			continue
+		}
+		used, errUsed := strconv.ParseInt(fields[1], 10, 64)
+		size, errSize := strconv.ParseInt(fields[3], 10, 64)
+		if errUsed == nil && errSize == nil {
+			total += used * size
+		}
+	}
+	return total
 }
 
 // availableBytes is what this machine could still give to processes.
 func availableBytes() (int64, error) {
 	kilobytes, err := fieldOf("/proc/meminfo", "MemAvailable:")
 	return kilobytes << 10, err
-}
-
-// socketBufferBytes is what TCP sockets of this machine hold in their queues.
-func socketBufferBytes() (int64, error) {
-	text, err := os.ReadFile("/proc/net/sockstat")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != "TCP:" {
-			continue
-		}
-		for i := 1; i+1 < len(fields); i += 2 {
-			if fields[i] == "mem" {
-				pages, err := strconv.ParseInt(fields[i+1], 10, 64)
-				return pages * int64(os.Getpagesize()), err
-			}
-		}
-	}
-	return 0, fmt.Errorf("/proc/net/sockstat says nothing about TCP")
 }
 
 // fieldOf reads the number behind a name in a file of lines "Name: NUMBER kB".
