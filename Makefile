@@ -17,7 +17,10 @@ TOOL := go tool -modfile=tools/go.mod
 UNIT = $(shell go list ./... | grep -v '/e2e')
 FUZZ_TIME ?= 30s
 
-.PHONY: help build run quick test test-unit test-e2e deps lint vuln format fuzz cover clean
+# Where the samples of a benchmark go.
+BENCH_JSON ?= bin/bench.json
+
+.PHONY: help build run quick test test-unit test-e2e deps lint vuln format fuzz bench bench-full bench-deps cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +68,16 @@ fuzz: ## run every fuzz target for FUZZ_TIME (30s) each
 			go test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZ_TIME) $$package; \
 		done; \
 	done
+
+bench: build bench-deps ## measure beside the floor, nchan and plain Go, under ten minutes
+	@./bin/millrace bench --quick --subjects millrace,floor,floor-gather,nchan,plain-go --json $(BENCH_JSON)
+
+bench-full: build bench-deps ## measure everything beside everybody (hours), write BENCHMARKS.md
+	@./bin/millrace bench --full --json $(BENCH_JSON)
+	@./bin/millrace bench report $(BENCH_JSON)
+
+bench-deps:
+	@.ci/bench-deps
 
 cover: ## coverage per package, details in coverage.html
 	@go test -coverprofile=coverage.out $(UNIT)

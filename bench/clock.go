@@ -67,5 +67,5 @@ func (k *timekeeper) until(at int64) {
 	}
 }
 
-// nanoseconds as the unit of what is shown.
+// seconds turns nanoseconds into the unit in which metrics are kept.
 func seconds(nanoseconds int64) float64 { return float64(nanoseconds) / float64(time.Second) }

@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,7 +24,7 @@ type Options struct {
 	Rounds int
 	// Million is how many streams the fleet of scenario million holds; 0: 1,000,000.
 	Million int
-	// Duration is how long each paced load lasts; 0: 10 s in full, else 4 s.
+	// Duration is how long each paced load lasts; 0: 10 s in full, else 3 s.
 	Duration time.Duration
 	// AllCores lets the server use every core instead of one of its own.
 	AllCores bool
@@ -74,6 +73,15 @@ type Settings struct {
 	MillionKeepalive float64 `json:"millionKeepaliveSeconds"`
 }
 
+// OptionError says what is wrong with an [Options].
+type OptionError struct{ Problem string }
+
+func (e *OptionError) Error() string { return e.Problem }
+
+func errOption(format string, arguments ...any) error {
+	return &OptionError{fmt.Sprintf(format, arguments...)}
+}
+
 const (
 	streamsDefault = 10_000
 	streamsMax     = 17_000
@@ -83,9 +91,9 @@ const (
 // resolve fills what is not given.
 func (o *Options) resolve() (*Settings, error) {
 	s := &Settings{
-		Cores: "one", Rounds: 2, Streams: streamsDefault, Settle: 3,
-		MessageBytes: 154, Paced: 4, FanoutPerSecond: 5, BurstMessages: 50, Bursts: 2,
-		UnicastPerSecond: 2000, Connects: 2, Keepalive: 60,
+		Cores: "one", Rounds: 2, Streams: streamsDefault, Settle: 2,
+		MessageBytes: 154, Paced: 3, FanoutPerSecond: 5, BurstMessages: 50, Bursts: 1,
+		UnicastPerSecond: 2000, Connects: 1, Keepalive: 60,
 		Million: 1_000_000, MillionKeepalive: 60,
 	}
 	if o.Full {
@@ -99,29 +107,29 @@ func (o *Options) resolve() (*Settings, error) {
 		s.Million = o.Million
 	}
 	if s.Million < streamsMin {
-		return nil, fmt.Errorf("a fleet for %d streams: expected at least %d", s.Million, streamsMin)
+		return nil, errOption("a fleet for %d streams: expected at least %d", s.Million, streamsMin)
 	}
 	if o.Streams != 0 {
 		s.Streams = o.Streams
 	}
 	if s.Streams < streamsMin || s.Streams > streamsMax {
-		return nil, fmt.Errorf("a crowd of %d streams: expected %d to %d", s.Streams, streamsMin, streamsMax)
+		return nil, errOption("a crowd of %d streams: expected %d to %d", s.Streams, streamsMin, streamsMax)
 	}
 	s.IdleLow, s.IdleHigh = s.Streams/5, min(s.Streams*9/5, 18_000)
 	if o.Rounds != 0 {
 		s.Rounds = o.Rounds
 	}
 	if s.Rounds < 1 {
-		return nil, errors.New("expected at least one round")
+		return nil, errOption("expected at least one round")
 	}
 	if o.Duration != 0 {
 		s.Paced = o.Duration.Seconds()
 		s.Settle = min(s.Settle, s.Paced)
-		s.Keepalive = min(s.Keepalive, 10*s.Paced)
-		s.MillionKeepalive = min(s.MillionKeepalive, 10*s.Paced)
+		s.Keepalive = min(s.Keepalive, 6*s.Paced)
+		s.MillionKeepalive = min(s.MillionKeepalive, 6*s.Paced)
 	}
 	if s.Paced < 0.5 {
-		return nil, errors.New("a load of less than half a second tells nothing")
+		return nil, errOption("a load of less than half a second tells nothing")
 	}
 	return s, o.resolvePaths()
 }

@@ -3,11 +3,9 @@ package bench
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 
 	"github.com/gobwas/ws"
@@ -168,6 +166,3 @@ func (p *plainServer) serveFrames(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 }
-
-// errRole says that a role was started wrongly.
-var errRole = errors.New("roles are " + strings.Join([]string{roleCrowd, roleFloor, rolePlain}, ", "))

@@ -49,9 +49,10 @@ func (p *publisher) add(channel int, stamp int64) error {
 
 // pace is a load of single messages at even distances.
 type pace struct {
-	first, channels int     // messages go to channels first..first+channels-1 in turn
-	perSecond       float64 // messages
-	count           int     // messages in all
+	first, channels int             // messages go to channels first..first+channels-1 in turn
+	perSecond       float64         // messages
+	count           int             // messages in all, at most
+	stop            <-chan struct{} // closed when it is enough; nil: never
 }
 
 // paced sends at a steady rate, whatever the server does: a message that is late because the one
@@ -64,8 +65,12 @@ func (p *publisher) paced(ctx context.Context, load pace) (int, error) {
 	for i := range load.count {
 		due := start + int64(float64(i)*1e9/load.perSecond)
 		keeper.until(due)
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return i, ctx.Err()
+		case <-load.stop:
+			return i, p.feed.settle()
+		default:
 		}
 		if err := p.add(load.first+i%load.channels, due); err != nil {
 			return i, err

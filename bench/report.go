@@ -49,7 +49,7 @@ func (r *Result) page(link string, plots map[string]string) []byte {
 
 func (r *Result) writeIntroduction(page *bytes.Buffer) {
 	fmt.Fprintf(page, "# Benchmarks\n\nWritten by `millrace bench report` from the samples of one run; do not edit.\n\n")
-	fmt.Fprintf(page, "Measured on %s, in %.0f minutes, on %s, %d cores, %s of memory, %s, %s", r.Started.Format("2006-01-02"), max(1, r.Seconds/60),
+	fmt.Fprintf(page, "Measured on %s, in %.0f minutes, on %s with %d cores and %s of memory, %s, %s", r.Started.Format("2006-01-02"), max(1, r.Seconds/60),
 		orUnknown(r.Machine.Processor), r.Machine.Cores, showBytes(float64(r.Machine.MemoryBytes)), orUnknown(r.Machine.Kernel), r.Machine.Go)
 	if r.Machine.Revision != "" {
 		fmt.Fprintf(page, ", Millrace at %s", r.Machine.Revision)
@@ -66,7 +66,7 @@ func (r *Result) writeIntroduction(page *bytes.Buffer) {
 
 func orUnknown(text string) string {
 	if text == "" {
-		return "an unknown one"
+		return "an unknown machine"
 	}
 	return text
 }

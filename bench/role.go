@@ -2,9 +2,11 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +22,9 @@ const (
 	roleFloor = "floor"
 	rolePlain = "plain"
 )
+
+// errRole says that a role was started wrongly.
+var errRole = errors.New("bench: the roles are " + strings.Join([]string{roleCrowd, roleFloor, rolePlain}, ", "))
 
 // RunRole runs a process of the harness until its input ends, ctx is done, or it is killed.
 // arguments are the role's name and its flags.

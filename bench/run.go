@@ -12,7 +12,8 @@ import (
 const cellTimeout = 40 * time.Minute
 
 // Run measures and gives what it found, also what it found before ctx ended or something failed;
-// the error says why it is not whole. A measurement that fails is noted in [Result.Failures] and
+// the error says why it is not whole. The result is nil where nothing was measured; what is
+// wrong with o is an [*OptionError]. A measurement that fails is noted in [Result.Failures] and
 // does not end the run.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	settings, err := o.resolve()
@@ -111,7 +112,7 @@ func (r *runner) cells(asked []scenario, present []subject) []task {
 	var tasks []task
 	for round := 1; round <= r.settings.Rounds; round++ {
 		for _, question := range asked {
-			if question.once && round > 1 {
+			if round > 1 && (question.once || question.onceQuick && !r.options.Full) {
 				continue
 			}
 			wires := r.options.Wires

@@ -35,14 +35,16 @@ type scenario struct {
 	bothWires bool
 	// once says that one round is enough, since it takes long or compares within itself.
 	once bool
-	run  func(ctx context.Context, c *cell) error
+	// onceQuick says so of a look.
+	onceQuick bool
+	run       func(ctx context.Context, c *cell) error
 }
 
 // scenarios gives all scenarios in the order of tables.
 func scenarios() []scenario {
 	return []scenario{
-		{name: "idle", quick: true, run: runIdle, about: "memory of idle streams: the slope between two crowd sizes, all on one channel and each on its own"},
-		{name: "connect", quick: true, run: runConnect, about: "handshakes, as fast as the server takes them, with and without an HS256 token where the subject takes one"},
+		{name: "idle", quick: true, run: runIdle, suits: notGathering, onceQuick: true, about: "memory of idle streams: the slope between two crowd sizes, all on one channel and each on its own"},
+		{name: "connect", quick: true, run: runConnect, suits: notGathering, about: "handshakes, as fast as the server takes them, with and without an HS256 token where the subject takes one"},
 		{name: "fanout", quick: true, run: runFanout, about: "one channel with all streams: messages at a steady rate, and bursts back to back"},
 		{name: "unicast", quick: true, run: runUnicast, about: "as many channels as streams, one stream each: messages at a steady rate to each in turn"},
 		{name: "keepalive", run: runKeepalive, about: "CPU time of idle streams"},
@@ -73,7 +75,7 @@ func pickScenarios(names []string, full bool) ([]scenario, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(ScenarioNames(), name) {
-			return nil, fmt.Errorf("there is no scenario %q: expected some of %s", name, strings.Join(ScenarioNames(), ", "))
+			return nil, errOption("there is no scenario %q: expected some of %s", name, strings.Join(ScenarioNames(), ", "))
 		}
 	}
 	return picked, nil
@@ -215,7 +217,7 @@ func histogramMetrics(h *hdrhistogram.Histogram) map[string]float64 {
 	}
 }
 
-// late gives the metric of how late the publisher itself was, which is part of every latency.
+// lateness gives the metric of how late the publisher itself was, which is part of every latency.
 func (p *publisher) lateness() map[string]float64 {
 	return map[string]float64{metricLateP99: float64(p.late.ValueAtQuantile(99)) / 1e3}
 }

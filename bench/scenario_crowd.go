@@ -143,38 +143,49 @@ func runStorm(ctx context.Context, c *cell) error {
 	if err := c.addLatency("before", m, single); err != nil {
 		return err
 	}
-	type outcome struct {
-		reply crowdReply
-		err   error
-	}
-	back := make(chan outcome, 1)
+	var back crowdReply
+	var failure error
+	over := make(chan struct{})
 	go func() {
-		pause(ctx, 200*time.Millisecond)
-		if _, err := l.crowd.ask(crowdCommand{Op: "reconnect"}); err != nil {
-			back <- outcome{err: err}
-			return
-		}
-		// First they must be gone: until then the crowd is live as before.
-		_, _, err := l.crowd.until(ctx, connectLimit, func(r *crowdReply) bool { return r.Live < r.Wanted })
-		if err != nil {
-			back <- outcome{err: err}
-			return
-		}
-		reply, err := l.crowd.live(ctx, connectLimit)
-		back <- outcome{reply, err}
+		defer close(over)
+		back, failure = reconnect(ctx, l.crowd)
 	}()
-	m, err = single.paced(ctx, c.singles(max(c.settings.Paced, 4)))
-	storm := <-back
-	if storm.err != nil {
-		return fmt.Errorf("the storm: %w", storm.err)
+	during := c.singles(connectLimit.Seconds())
+	during.stop = over
+	m, err = single.paced(ctx, during)
+	<-over
+	if failure != nil {
+		return fmt.Errorf("the storm: %w", failure)
 	}
 	if err != nil {
 		return fmt.Errorf("during the storm: %w", err)
 	}
 	return c.addLatency("during", m, single, map[string]float64{
-		metricSeconds: seconds(storm.reply.LiveNanos - storm.reply.DialNanos),
+		metricSeconds: seconds(back.LiveNanos - back.DialNanos),
 		metricStreams: float64(c.settings.Streams),
 	})
+}
+
+// stormLead is how long messages are measured before the storm and after it.
+const stormLead = 200 * time.Millisecond
+
+// reconnect closes all streams of a crowd at once and waits until all are live again.
+func reconnect(ctx context.Context, crowd *crowdClient) (crowdReply, error) {
+	pause(ctx, stormLead)
+	defer pause(ctx, stormLead)
+	before, err := crowd.ask(crowdCommand{Op: "status"})
+	if err != nil {
+		return before, err
+	}
+	if _, err := crowd.ask(crowdCommand{Op: "reconnect"}); err != nil {
+		return before, err
+	}
+	// Until they dial again the crowd is as live as before.
+	dialing := func(r *crowdReply) bool { return r.DialNanos > before.DialNanos }
+	if _, _, err := crowd.until(ctx, connectLimit, dialing); err != nil {
+		return before, err
+	}
+	return crowd.live(ctx, connectLimit)
 }
 
 // runIndependence compares the cost of an event for few with few and with many others connected.

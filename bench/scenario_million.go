@@ -39,7 +39,7 @@ func runMillion(ctx context.Context, c *cell) error {
 	f := &fleet{cell: c}
 	// So many processes share whatever cores there are.
 	c.site.place = placement{}
-	processes := (c.settings.Million + fleetStreamsEach - 1) / fleetStreamsEach
+	processes := max(len(Wires()), (c.settings.Million+fleetStreamsEach-1)/fleetStreamsEach)
 	if err := f.startGateways(ctx, processes); err != nil {
 		return err
 	}

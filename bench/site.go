@@ -48,7 +48,7 @@ func (s *site) close() {
 	os.RemoveAll(s.directory)
 }
 
-// server starts a child on the server's cores.
+// serve starts a child on the server's cores.
 func (s *site) serve(ctx context.Context, l launch) (*child, error) {
 	l.cores = s.place.server
 	return s.spawn(ctx, l)

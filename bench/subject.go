@@ -86,6 +86,12 @@ func sharesPort(one subject) bool {
 	return is && sharer.sharesPort()
 }
 
+// notGathering leaves out the second form of the floor where it is the same as the first.
+func notGathering(one subject) bool {
+	f, is := one.(floor)
+	return !is || !f.gather
+}
+
 // subjects gives all subjects, in the order of the tables.
 func subjects() []subject {
 	return []subject{
@@ -127,7 +133,7 @@ func pickSubjects(names []string) ([]subject, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("there is no subject %q: expected some of %s", name, strings.Join(SubjectNames(), ", "))
+			return nil, errOption("there is no subject %q: expected some of %s", name, strings.Join(SubjectNames(), ", "))
 		}
 	}
 	return picked, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -27,7 +28,7 @@ type benchRunCommand struct {
 	Streams   int           `name:"streams" placeholder:"N" help:"Streams of a crowd (10000)."`
 	Million   int           `name:"million" placeholder:"N" help:"Streams of the scenario million (1000000)."`
 	Rounds    int           `name:"rounds" placeholder:"N" help:"How often everything is measured (2, with --full 5)."`
-	Duration  time.Duration `name:"duration" placeholder:"D" help:"Length of each paced load (4s, with --full 10s)."`
+	Duration  time.Duration `name:"duration" placeholder:"D" help:"Length of each paced load (3s, with --full 10s)."`
 	Quick     bool          `name:"quick" xor:"size" help:"Sizes and scenarios for a look (the default)."`
 	Full      bool          `name:"full" xor:"size" help:"Sizes and scenarios of a published report."`
 	Cores     string        `name:"cores" enum:"one,all" default:"one" help:"Give the server one core of its own, or all together with everybody else: one or all."`
@@ -57,6 +58,10 @@ func (c *benchRunCommand) Run(world *process) error {
 		options.Wires = append(options.Wires, bench.Wire(wire))
 	}
 	result, err := bench.Run(ctx, options)
+	var wrong *bench.OptionError
+	if errors.As(err, &wrong) {
+		return errUsage("bench: %w", err)
+	}
 	if result == nil {
 		return fmt.Errorf("bench: %w", err)
 	}
