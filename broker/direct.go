@@ -3,6 +3,7 @@ package broker
 import (
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -59,7 +60,7 @@ func (r *directReader) Read(into []byte) (int, error) {
 	case err != nil:
 		return 0, err
 	case r.errno != 0:
-		return 0, r.errno
+		return 0, os.NewSyscallError("read", r.errno)
 	case r.count == 0:
 		return 0, io.EOF
 	}

@@ -136,7 +136,12 @@ func NewLoop(options LoopOptions, events Events) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netio: %w", err)
 	}
-	return newLoop(options, events, k)
+	l, err := newLoop(options, events, k)
+	if err != nil {
+		k.end()
+		return nil, err
+	}
+	return l, nil
 }
 
 func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {
