@@ -118,6 +118,7 @@ type Loop struct {
 	highestChunk  uint32
 	frames        []frame
 	freeFrame     Frame
+	sheet         []byte // where the bytes of the next fan-out's frame go
 
 	express, bulk lane
 	vectors       []unix.Iovec
