@@ -145,7 +145,7 @@ func TestFanoutIsOnePiece(t *testing.T) {
 	}{
 		{"many small ones", 50, 200, 1},
 		{"more than one piece of memory", 100, 200, 2},
-		{"large ones", 2, sheetBytes, 2},
+		{"large ones", 2, sheetBytes/4 + 1, 2},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

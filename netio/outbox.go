@@ -30,10 +30,9 @@ func (l *Loop) NewFrame(bytes []byte, born int64) Frame {
 // sheetBytes is the size of the pieces of memory that frames of fan-outs share.
 const sheetBytes = 16 << 10
 
-// NewFanoutFrame is NewFrame for what goes to many streams. It copies bytes to where those of the
-// one before it end, so that a stream that takes several in a row takes them as one piece: the
-// kernel's work for a piece is worth more than the copy from about ten streams on. A stream that
-// keeps one frame waiting keeps up to sheetBytes in memory.
+// NewFanoutFrame is [Loop.NewFrame] for what goes to many streams. It copies bytes to where those
+// of the one before it end, so that a stream that takes several in a row gives them to the kernel
+// as one piece. A stream that keeps one such frame waiting keeps sheetBytes in memory.
 func (l *Loop) NewFanoutFrame(bytes []byte, born int64) Frame {
 	if len(bytes) > sheetBytes/4 {
 		return l.NewFrame(bytes, born)
