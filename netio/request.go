@@ -241,8 +241,11 @@ func (c *deskConn) serve(request *http.Request, body *deskBody, scan *headScan) 
 	response := newDeskResponse(c, request, body, scan)
 	outcome := handledAborted
 	defer func() {
+		if outcome != handledAborted {
+			return
+		}
 		d.counts.inFlight.Add(-1)
-		if outcome == handledAborted && response.parked {
+		if response.parked {
 			d.abandon(response.guest)
 		}
 	}()
@@ -255,6 +258,7 @@ func (c *deskConn) serve(request *http.Request, body *deskBody, scan *headScan) 
 		handler = d.options.Overloaded
 	}
 	outcome = c.handle(handler, response, request.WithContext(ctx))
+	d.counts.inFlight.Add(-1) // before the connection leaves
 	if body != nil {
 		body.release()
 	}
