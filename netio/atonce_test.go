@@ -207,6 +207,30 @@ func TestAtOnceEnds(t *testing.T) {
 	}
 }
 
+// TestAtOnceLingers: netpoll reads on behind a last answer, lest a reset overtake it.
+func TestAtOnceLingers(t *testing.T) {
+	desk, clients := early(t, DeskOptions{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+	})}, get+"behind")
+	eventually(t, "netpoll has taken it on", func() bool {
+		for _, c := range desk.connections() {
+			c.mu.Lock()
+			lingers := c.phase == deskLingering && c.connection != nil
+			c.mu.Unlock()
+			if lingers {
+				return true
+			}
+		}
+		return false
+	})
+	clients[0].send("more")
+	if got := clients[0].answer("GET"); got.StatusCode != 200 {
+		t.Errorf("status %d", got.StatusCode)
+	}
+	clients[0].CloseWrite()
+	eventually(t, "it has left the desk", func() bool { return desk.Stats().Connections == 0 })
+}
+
 // TestAtOnceContextEnds: a request's context ends when its client goes, though no poller watches.
 func TestAtOnceContextEnds(t *testing.T) {
 	for name, leave := range map[string]func(c *client){
