@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // This file serves at once: a connection whose first request has come whole by the time it is
@@ -86,12 +88,11 @@ func (c *deskConn) goOn() {
 	}
 }
 
-// watchAtOnce looks whether the client of a request that is being worked on has gone, as netpoll's
-// poller would have told. Called with mu held, while a task is running.
+// watchAtOnce looks whether the client of a request that is being worked on has gone or will send
+// no more, as netpoll's poller would have told. Called with mu held, while a task is running.
 func (c *deskConn) watchAtOnce() {
-	var next [1]byte
-	length, errno := receive(c.fd, next[:], syscall.MSG_PEEK)
-	if length == 0 && errno != syscall.EAGAIN && c.cancel != nil {
+	look := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLRDHUP}}
+	if n, err := unix.Poll(look, 0); err == nil && n > 0 && c.cancel != nil {
 		c.cancel()
 	}
 }

@@ -234,9 +234,11 @@ func TestAtOnceLingers(t *testing.T) {
 // TestAtOnceContextEnds: a request's context ends when its client goes, though no poller watches.
 func TestAtOnceContextEnds(t *testing.T) {
 	for name, leave := range map[string]func(c *client){
-		"closes":      func(c *client) { c.Close() },
-		"half-closes": func(c *client) { c.CloseWrite() },
-		"resets":      func(c *client) { c.SetLinger(0); c.Close() },
+		"closes":                        func(c *client) { c.Close() },
+		"half-closes":                   func(c *client) { c.CloseWrite() },
+		"resets":                        func(c *client) { c.SetLinger(0); c.Close() },
+		"half-closes with bytes behind": func(c *client) { c.send("behind"); c.CloseWrite() },
+		"resets with bytes behind":      func(c *client) { c.send("behind"); c.SetLinger(0); c.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			running, ended := make(chan struct{}), make(chan struct{})
@@ -254,6 +256,35 @@ func TestAtOnceContextEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAtOnceFlood: a client that sends without end while its request is worked on is stopped by the
+// kernel, since nobody reads.
+func TestAtOnceFlood(t *testing.T) {
+	running, release := make(chan struct{}), make(chan struct{})
+	desk, clients := early(t, DeskOptions{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(running)
+		<-release
+	})}, get)
+	c := clients[0]
+	<-running
+	c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	block, sent, bound := make([]byte, 64<<10), 0, 1<<30
+	for sent < bound {
+		n, err := c.TCPConn.Write(block)
+		sent += n
+		if err != nil {
+			break
+		}
+	}
+	close(release)
+	if sent >= bound {
+		t.Fatalf("%d MiB were taken", sent>>20)
+	}
+	if got := c.answer("GET"); got.StatusCode != 200 {
+		t.Errorf("status %d", got.StatusCode)
+	}
+	eventually(t, "its connection is gone", func() bool { return desk.Stats().Connections == 0 })
 }
 
 // TestAtOnceShutdown: a desk that is shut down waits for requests that are served at once, and
