@@ -113,6 +113,9 @@ func TestGuardedAnswers(t *testing.T) {
 		{"403 cookie of a WebSocket without an origin", handshake("/ws", "Cookie: millrace_token="+listener), 403, "bad_origin", ""},
 		{"published", post(event, bearer(speaker)), 200, "", ""},
 		{"an error that the page may read", get(one, "Origin: https://app.example"), 401, "unauthorized", "Access-Control-Allow-Origin: https://app.example"},
+		{"an error of ws that the page may read", get("/ws", "Origin: https://app.example"), 426, "", "Access-Control-Allow-Origin: https://app.example"},
+		{"HEAD of a stream that the page may read", request("HEAD", one, "Origin: https://app.example", bearer(listener)), 200, "", "Access-Control-Allow-Origin: https://app.example"},
+		{"the end of a stream that the page may read", get(one, "Origin: https://app.example", "Last-Event-ID: abc/end", bearer(listener)), 204, "", "Access-Control-Allow-Origin: https://app.example"},
 	})
 	t.Run("one word for every bad token", func(t *testing.T) {
 		want := h.ask(t, get(one, bearer("rubbish"))).body

@@ -105,6 +105,7 @@ func codeNamed(name string) refusalCode {
 // answer writes r as the answer to a request and counts it.
 func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, refused *refusal) {
 	g.refused[refused.code].Add(1)
+	g.origins.CORS(w.Header(), r)
 	for name, values := range refused.header {
 		w.Header()[name] = values
 	}
@@ -135,8 +136,9 @@ func answerJSON(w http.ResponseWriter, status int, value any) {
 
 // answerLater tells an EventSource to come back: any status but 200 would make it give up for
 // good, so it gets a stream that says when to retry, and ends.
-func (g *Gateway) answerLater(w http.ResponseWriter, code refusalCode) {
+func (g *Gateway) answerLater(w http.ResponseWriter, r *http.Request, code refusalCode) {
 	g.refused[code].Add(1)
+	g.origins.CORS(w.Header(), r)
 	setStreamHeader(w.Header())
 	w.Header().Set("Connection", "close")
 	w.WriteHeader(http.StatusOK)

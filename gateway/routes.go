@@ -12,19 +12,25 @@ import (
 
 // route is one path of the API.
 type route struct {
-	methods []string // GET includes HEAD; OPTIONS is answered everywhere
+	methods []string // GET includes HEAD
 	serve   http.HandlerFunc
 	admin   bool
 	prefix  bool // the path and everything below it
+	// parks marks routes whose answer a loop writes: what is said here to pages of other origins
+	// (CORS) would not be sent.
+	parks bool
 }
+
+// allowed are the methods of a route with OPTIONS, which is answered everywhere.
+func (r route) allowed() []string { return append(slices.Clone(r.methods), http.MethodOptions) }
 
 // routes gives the API by path.
 func (g *Gateway) routes() map[string]route {
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	page := web.Handler().ServeHTTP
 	return map[string]route{
-		"/ws":                 {methods: get, serve: g.serveWebSocket},
-		"/api/stream":         {methods: get, serve: g.serveStream},
+		"/ws":                 {methods: get, serve: g.serveWebSocket, parks: true},
+		"/api/stream":         {methods: get, serve: g.serveStream, parks: true},
 		"/api/publish":        {methods: post, serve: g.servePublish},
 		"/api/realtime/stats": {methods: get, serve: g.serveStats},
 		"/healthz":            {methods: get, serve: g.serveHealth},
@@ -69,16 +75,18 @@ func (g *Gateway) serve(table map[string]route, w http.ResponseWriter, r *http.R
 		g.answer(w, r, refuse(refuseNotFound, "there is nothing at this path"))
 		return
 	}
-	allowed := append(slices.Clone(one.methods), http.MethodOptions)
 	if r.Method == http.MethodOptions {
+		allowed := one.allowed()
 		g.origins.Preflight(w.Header(), r, allowed...)
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	g.origins.CORS(w.Header(), r)
+	if !one.parks {
+		g.origins.CORS(w.Header(), r)
+	}
 	if !slices.Contains(one.methods, r.Method) {
-		g.answer(w, r, methodRefusal(allowed))
+		g.answer(w, r, methodRefusal(one.allowed()))
 		return
 	}
 	if one.admin {

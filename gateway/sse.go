@@ -2,17 +2,19 @@ package gateway
 
 import (
 	"net/http"
-	"strings"
 
 	"github.com/millrace/millrace/gateway/auth"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
 
+// streamHeadBytes has room for the head of most streams and for their retry.
+const streamHeadBytes = 320
+
 // serveStream is GET /api/stream?channel=C&channel=C2: server-sent events.
 func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 	if g.draining.Load() {
-		g.answerLater(w, refuseDraining)
+		g.answerLater(w, r, refuseDraining)
 		return
 	}
 	who, _, err := g.identify(r, false)
@@ -27,6 +29,7 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 	positions, ended := lastEventIDs(r, query)
 	if ended {
+		g.origins.CORS(w.Header(), r)
 		w.WriteHeader(http.StatusNoContent) // the stream is complete: an EventSource stops for good
 		return
 	}
@@ -43,6 +46,7 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 		form = proto.FormSSEPlain
 	}
 	if r.Method == http.MethodHead {
+		g.origins.CORS(w.Header(), r)
 		setStreamHeader(w.Header())
 		w.WriteHeader(http.StatusOK)
 		return
@@ -50,13 +54,13 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 	place, refused := g.admission.enter(who.User, auth.ClientAddress(r, g.proxies))
 	if refused != nil {
 		if refused.code == refuseOverloaded {
-			g.answerLater(w, refuseOverloaded)
+			g.answerLater(w, r, refuseOverloaded)
 			return
 		}
 		g.answer(w, r, refused)
 		return
 	}
-	head := proto.AppendSSEHead(nil, form == proto.FormSSE, corsOf(w.Header()))
+	head := proto.AppendSSEHead(make([]byte, 0, streamHeadBytes), form == proto.FormSSE, g.origins.AppendCORS(nil, r))
 	head = proto.AppendSSERetry(head, form, g.retryWait())
 	g.park(w, r, &guest{
 		form: form, head: head, who: who, ticket: place,
@@ -70,20 +74,6 @@ func (g *Gateway) park(w http.ResponseWriter, r *http.Request, one *guest) {
 		g.admission.leave(one.ticket)
 		g.answer(w, r, refuse(refuseBadRequest, err.Error()))
 	}
-}
-
-// corsOf picks from the headers set so far those that a parked answer must repeat.
-func corsOf(header http.Header) http.Header {
-	var cors http.Header
-	for name, values := range header {
-		if name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
-			if cors == nil {
-				cors = make(http.Header)
-			}
-			cors[name] = values
-		}
-	}
-	return cors
 }
 
 // requestedChannels checks the channels that a request names, all of which must be allowed, and

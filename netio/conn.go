@@ -2,6 +2,7 @@ package netio
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -49,7 +50,9 @@ var deskMoves = [...][]deskPhase{
 type deskConn struct {
 	context.Context // background: the record only travels as one
 
-	desk       *Desk
+	desk *Desk
+	// connection is netpoll's, nil while the connection is served at once (atonce.go): then there
+	// is no poller, and nothing of what came is read beyond the head. Written with mu held.
 	connection netpoll.Connection
 	fd         int
 	remote     string
@@ -78,20 +81,21 @@ type deskConn struct {
 	lingered int                // bytes thrown away
 }
 
-func newDeskConn(d *Desk, connection netpoll.Connection) *deskConn {
+// newDeskConn makes the record of a connection in a phase that may last for limit.
+func newDeskConn(d *Desk, fd int, remote netip.AddrPort, phase deskPhase, limit time.Duration) *deskConn {
 	now := time.Now()
 	c := &deskConn{
-		Context:    context.Background(),
-		desk:       d,
-		connection: connection,
-		fd:         connection.(interface{ Fd() int }).Fd(),
-		began:      now,
-		deadline:   now.Add(d.options.HandshakeTimeout),
+		Context:  context.Background(),
+		desk:     d,
+		fd:       fd,
+		remote:   remote.String(),
+		phase:    phase,
+		began:    now,
+		deadline: now.Add(limit),
 	}
-	connection.AddCloseCallback(c.closing)
 	c.mu.Lock() // expire must not see c before its timer is in it
 	defer c.mu.Unlock()
-	c.timer = time.AfterFunc(d.options.HandshakeTimeout, c.expire)
+	c.timer = time.AfterFunc(limit, c.expire)
 	return c
 }
 
@@ -165,15 +169,26 @@ func (c *deskConn) expire() {
 		c.mu.Unlock()
 		return
 	}
+	c.end()
+}
+
+// end closes a connection that no task is working on. Called with mu held, which it releases: the
+// close callback takes it.
+func (c *deskConn) end() {
 	c.move(deskClosed, 0)
+	connection := c.connection
 	c.mu.Unlock()
-	c.connection.Close()
+	if connection != nil {
+		connection.Close()
+	} // else it is on its way to netpoll, which finds it closed
 }
 
 // watch resets a connection whose client sends without end while its request is being worked
 // on: netpoll would go on reading into memory. Called with mu held, while a task is running.
 func (c *deskConn) watch() {
-	if c.isFlooded() {
+	if c.connection == nil {
+		c.watchAtOnce()
+	} else if c.isFlooded() {
 		c.desk.counts.refuse(RefusedFlood)
 		c.reset()
 		return
@@ -202,21 +217,17 @@ func (c *deskConn) reset() {
 func (c *deskConn) closeIfIdle() {
 	c.mu.Lock()
 	idle := c.phase == deskIdle || c.phase == deskFresh && !c.touched && time.Since(c.began) > deskFreshGrace
-	idle = idle && c.connection.Reader().Len() == 0 // else a task is on its way
-	if idle {
-		c.move(deskClosed, 0)
+	if !idle || c.connection != nil && c.connection.Reader().Len() > 0 { // a task is on its way
+		c.mu.Unlock()
+		return
 	}
-	c.mu.Unlock()
-	if idle {
-		c.connection.Close()
-	}
+	c.end()
 }
 
 // abort ends a connection whatever is going on on it.
 func (c *deskConn) abort() {
 	c.mu.Lock()
-	phase := c.phase
-	switch phase {
+	switch c.phase {
 	case deskWorking:
 		if c.cancel != nil {
 			c.cancel()
@@ -224,12 +235,10 @@ func (c *deskConn) abort() {
 		c.reset()
 	case deskParked, deskClosed:
 	default:
-		c.move(deskClosed, 0)
+		c.end()
+		return
 	}
 	c.mu.Unlock()
-	if phase < deskWorking || phase == deskLingering {
-		c.connection.Close()
-	}
 }
 
 // deskDisconnected is netpoll's OnDisconnect: the client has gone, or will send no more.
@@ -383,23 +392,30 @@ func (c *deskConn) consume(n int, direct bool) {
 // close closes the connection from its task.
 func (c *deskConn) close() {
 	c.moveTo(deskClosed, 0)
+	if c.connection == nil {
+		c.closeAtOnce()
+		return
+	}
 	c.connection.Close()
 }
 
 // finish ends the connection after its last answer: at once if the client has nothing under way
 // that the kernel would answer with a reset, else by lingering.
 func (c *deskConn) finish(linger bool) {
-	if !linger || c.broken || !c.connection.IsActive() {
+	if !linger || c.broken || c.connection != nil && !c.connection.IsActive() {
 		c.close()
 		return
 	}
 	c.input = nil
 	syscall.Shutdown(c.fd, syscall.SHUT_WR)
-	if !c.moveTo(deskLingering, deskLingerTime) {
+	switch {
+	case !c.moveTo(deskLingering, deskLingerTime):
 		c.close()
-		return
+	case c.connection == nil:
+		c.goOn()
+	default:
+		c.isServing() // throws away what is there
 	}
-	c.isServing() // throws away what is there
 }
 
 // refuse answers a fault and ends the connection.

@@ -221,21 +221,38 @@ func (d *Desk) admit() (reason Refusal, refused bool) {
 	return 0, false
 }
 
-// prepare makes the record of a new connection, which travels as netpoll's context. It runs on
-// the poller.
+// prepare gives netpoll the record of a new connection, which travels as netpoll's context. It
+// runs on the poller.
 func (d *Desk) prepare(connection netpoll.Connection) context.Context {
-	c := newDeskConn(d, connection)
+	remote := connection.RemoteAddr().(deskRemote)
+	c := remote.conn
+	if c == nil {
+		c = newDeskConn(d, connection.(interface{ Fd() int }).Fd(), remote.AddrPort, deskFresh, d.options.HandshakeTimeout)
+		d.enter(c)
+	}
+	c.mu.Lock()
+	c.connection = connection
+	closed := c.phase == deskClosed
+	c.mu.Unlock()
+	connection.AddCloseCallback(c.closing)
+	if closed { // its time was up before it came here
+		connection.Close()
+	}
+	return c
+}
+
+// enter puts a connection on the list.
+func (d *Desk) enter(c *deskConn) {
 	d.counts.accepted.Add(1)
 	d.counts.connections.Add(1)
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.openCount++
 	c.after = d.first
 	if d.first != nil {
 		d.first.before = c
 	}
 	d.first = c
-	d.mu.Unlock()
-	return c
 }
 
 // forget takes a connection off the list. It is still counted, see [Desk.left].

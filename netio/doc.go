@@ -18,6 +18,11 @@
 // by the poller's last read too. The loop writes the answer. So a stream has one writer all its
 // life, and no byte is lost whenever a client sends it.
 //
+// A request without a body that has come whole by the time its connection is accepted takes a
+// shorter way: it is served at once, and netpoll takes the connection on only if it lives on after
+// the answer. What the client sent behind the head is left in the kernel for whoever owns the
+// socket next, so there is nothing to hand over but the descriptor (docs/decisions/0012).
+//
 // # A loop
 //
 // One goroutine owns an epoll instance, a slab of streams without pointers, their outboxes and

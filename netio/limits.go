@@ -205,6 +205,7 @@ func (r Refusal) String() string {
 // are read one after the other, so sums may be off by what happened meanwhile.
 type DeskStats struct {
 	Accepted  uint64 // connections taken on
+	AtOnce    uint64 // of these: whose first request had come whole already
 	Requests  uint64 // heads handed to a handler
 	Parked    uint64 // guests whose Park succeeded
 	Adopted   uint64 // of these: taken by Adopt
@@ -227,7 +228,7 @@ func (s DeskStats) Refusals(f func(name string, count uint64)) {
 
 // deskCounts are the counters behind DeskStats. Any goroutine may add.
 type deskCounts struct {
-	accepted, requests, parked, adopted, abandoned, early, waited atomic.Uint64
+	accepted, atOnce, requests, parked, adopted, abandoned, early, waited atomic.Uint64
 
 	refused     [refusalCount]atomic.Uint64
 	connections atomic.Int64
@@ -240,6 +241,7 @@ func (c *deskCounts) refuse(reason Refusal) { c.refused[reason].Add(1) }
 func (d *Desk) Stats() DeskStats {
 	stats := DeskStats{
 		Accepted:    d.counts.accepted.Load(),
+		AtOnce:      d.counts.atOnce.Load(),
 		Requests:    d.counts.requests.Load(),
 		Parked:      d.counts.parked.Load(),
 		Adopted:     d.counts.adopted.Load(),

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +24,9 @@ const (
 	// acceptShedMax is how many waiting connections are closed before a pause, by lending them
 	// the reserve descriptor one after the other.
 	acceptShedMax = 16
+	// acceptAtOnceMax is how many connections are served at once before the poller looks after
+	// the others again.
+	acceptAtOnceMax = 16
 	// acceptStopTime bounds how long a stopped listener goes on taking connections that are
 	// complete in the kernel already, which closing the socket would reset.
 	acceptStopTime = 100 * time.Millisecond
@@ -49,6 +51,8 @@ type DeskListener struct {
 	// inherited says that accepted sockets have the options of the listening one.
 	inherited bool
 
+	room []byte // for a first look at what came; the poller's
+
 	rung atomic.Bool // somebody waits for the bell
 
 	mu       sync.Mutex // guards all below; Accept runs on the poller, the rest anywhere
@@ -61,6 +65,7 @@ type DeskListener struct {
 	paused   bool
 	pause    time.Duration
 	resume   *time.Timer
+	goingOn  []*deskConn     // rang for the poller to take them on
 	waiting  []chan struct{} // rang, not seen by the poller yet
 	seen     []chan struct{} // seen by the poller in an earlier turn than the next
 }
@@ -209,22 +214,40 @@ func (l *DeskListener) attach(d *Desk) error {
 		return errors.New("netio: the listener already serves a desk; open another one")
 	}
 	l.desk = d
+	l.room = make([]byte, d.limits.bytesMax+2) // enough to know that it is passed
 	return nil
 }
 
 // Accept is called by netpoll, on its poller, whenever the gate is readable: not meant for
 // others. It never returns an error: each that accept(2) knows is either passing or handled here.
+// It gives netpoll one connection a call, and passes over those that it could serve at once.
 func (l *DeskListener) Accept() (net.Conn, error) {
+	for range acceptAtOnceMax {
+		accepted := l.next()
+		if accepted == nil {
+			return nil, nil
+		}
+		if accepted.remote.conn != nil || !l.desk.serveAtOnce(accepted, l.room) {
+			return accepted, nil
+		}
+	}
+	return nil, nil // the gate is still readable
+}
+
+// next is the next connection for netpoll: one that was served at once and goes on, or a new one.
+func (l *DeskListener) next() *deskAccepted {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, nil
+		return nil
 	}
 	if l.rung.Load() {
-		l.ring()
+		if c := l.ring(); c != nil {
+			return &deskAccepted{fd: c.fd, local: l.address, remote: deskRemote{conn: c}}
+		}
 	}
 	if l.paused || l.socket < 0 {
-		return nil, nil
+		return nil
 	}
 	fd, remote, err := accept(l.socket)
 	switch err {
@@ -233,12 +256,12 @@ func (l *DeskListener) Accept() (net.Conn, error) {
 		if reason, refused := l.desk.admit(); refused {
 			l.desk.counts.refuse(reason)
 			syscall.Close(fd)
-			return nil, nil
+			return nil
 		}
 		if !l.inherited {
 			_ = setSocketOptions(fd) // of a connection that may be gone already
 		}
-		return &deskAccepted{fd: fd, local: l.address, remote: remote}, nil
+		return &deskAccepted{fd: fd, local: l.address, remote: deskRemote{AddrPort: remote}}
 	case syscall.EAGAIN:
 		if l.stopping {
 			l.closeSocket()
@@ -248,34 +271,7 @@ func (l *DeskListener) Accept() (net.Conn, error) {
 	}
 	// What is left (ECONNABORTED, EINTR, EPROTO and the network's errors) is about one connection
 	// that is gone: the next turn takes the next one.
-	return nil, nil
-}
-
-// accept wraps accept4(2). It cannot block, so it does not tell Go's scheduler.
-func accept(socket int) (fd int, remote netip.AddrPort, err error) {
-	var address syscall.RawSockaddrAny
-	size := uint32(unsafe.Sizeof(address))
-	accepted, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(socket),
-		uintptr(unsafe.Pointer(&address)), uintptr(unsafe.Pointer(&size)),
-		syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
-	if errno != 0 {
-		return -1, remote, errno
-	}
-	switch address.Addr.Family {
-	case syscall.AF_INET:
-		in := (*syscall.RawSockaddrInet4)(unsafe.Pointer(&address))
-		remote = netip.AddrPortFrom(netip.AddrFrom4(in.Addr), networkOrder(in.Port))
-	case syscall.AF_INET6:
-		in := (*syscall.RawSockaddrInet6)(unsafe.Pointer(&address))
-		remote = netip.AddrPortFrom(netip.AddrFrom16(in.Addr).Unmap(), networkOrder(in.Port))
-	}
-	return int(accepted), remote, nil
-}
-
-// networkOrder reads a port as it stands in a sockaddr.
-func networkOrder(port uint16) uint16 {
-	b := (*[2]byte)(unsafe.Pointer(&port))
-	return uint16(b[0])<<8 | uint16(b[1])
+	return nil
 }
 
 // exhausted closes a few waiting connections, so that their clients try elsewhere rather than
@@ -359,18 +355,38 @@ func (l *DeskListener) strike() {
 }
 
 // ring is one turn of the poller: those seen in an earlier one are released, those that came
-// since are seen. Called with mu held.
-func (l *DeskListener) ring() {
+// since are seen. It gives one of the connections that are to go on. The bell stays readable, and
+// brings the next turn, as long as there is more of either. Called with mu held.
+func (l *DeskListener) ring() (c *deskConn) {
 	for _, done := range l.seen {
 		close(done)
 	}
 	l.seen, l.waiting = l.waiting, l.seen[:0]
-	if len(l.seen) > 0 {
-		return // the bell stays readable and brings the next turn
+	if last := len(l.goingOn) - 1; last >= 0 {
+		c, l.goingOn[last] = l.goingOn[last], nil
+		l.goingOn = l.goingOn[:last]
+	}
+	if len(l.seen) > 0 || len(l.goingOn) > 0 {
+		return c
 	}
 	var count [8]byte
 	syscall.RawSyscall(syscall.SYS_READ, uintptr(l.bell), uintptr(unsafe.Pointer(&count)), 8)
 	l.rung.Store(false)
+	return c
+}
+
+// take has the poller take on a connection that it has not seen before. It says no if the
+// listener is closed.
+func (l *DeskListener) take(c *deskConn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.goingOn = append(l.goingOn, c)
+	l.rung.Store(true)
+	l.strike()
+	return true
 }
 
 // stop ends accepting, after the connections that are complete in the kernel already have been
@@ -418,7 +434,16 @@ func (l *DeskListener) closeSocket() {
 // itself. Calling it again is harmless.
 func (l *DeskListener) Close() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	goingOn := l.close()
+	l.mu.Unlock()
+	for _, c := range goingOn {
+		c.close()
+	}
+	return nil
+}
+
+// close gives the connections that can no longer go on. Called with mu held.
+func (l *DeskListener) close() (goingOn []*deskConn) {
 	if l.closed {
 		return nil
 	}
@@ -432,32 +457,7 @@ func (l *DeskListener) Close() error {
 	for _, done := range append(l.seen, l.waiting...) {
 		close(done)
 	}
-	l.seen, l.waiting = nil, nil
-	return nil
+	goingOn = l.goingOn
+	l.seen, l.waiting, l.goingOn = nil, nil, nil
+	return goingOn
 }
-
-// deskAccepted is what netpoll needs of a new connection: netpoll.Conn. Its reading and writing
-// netpoll does itself.
-type deskAccepted struct {
-	fd     int
-	local  net.Addr
-	remote netip.AddrPort
-}
-
-var errAcceptedOnly = errors.New("netio: a connection just accepted is read and written by netpoll only")
-
-func (a *deskAccepted) Fd() int                          { return a.fd }
-func (a *deskAccepted) LocalAddr() net.Addr              { return a.local }
-func (a *deskAccepted) RemoteAddr() net.Addr             { return deskRemote{a.remote} }
-func (a *deskAccepted) Read([]byte) (int, error)         { return 0, errAcceptedOnly }
-func (a *deskAccepted) Write([]byte) (int, error)        { return 0, errAcceptedOnly }
-func (a *deskAccepted) Close() error                     { return errAcceptedOnly }
-func (a *deskAccepted) SetDeadline(time.Time) error      { return errAcceptedOnly }
-func (a *deskAccepted) SetReadDeadline(time.Time) error  { return errAcceptedOnly }
-func (a *deskAccepted) SetWriteDeadline(time.Time) error { return errAcceptedOnly }
-
-// deskRemote is a client's address as a net.Addr.
-type deskRemote struct{ netip.AddrPort }
-
-// Network is "tcp".
-func (deskRemote) Network() string { return "tcp" }

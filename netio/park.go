@@ -62,6 +62,10 @@ func (c *deskConn) park(guest any) {
 		return
 	}
 	c.guest = guest
+	if c.connection == nil {
+		c.parkAtOnce()
+		return
+	}
 	c.parkedIn.Store(c.tasks)
 	// The error is that of close(2), which Detach does not call.
 	_ = c.connection.(interface{ Detach() error }).Detach()

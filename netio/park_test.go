@@ -186,7 +186,13 @@ func TestAbandoned(t *testing.T) {
 			c := dial(t, desk)
 			c.send(test.request)
 			io.Copy(io.Discard, c.reader) // until it is closed
-			eventually(t, "the guest is given back", func() bool { return desk.Stats().Abandoned == 1 })
+			eventually(t, "the guest is given back", func() bool {
+				test.lot.mu.Lock()
+				defer test.lot.mu.Unlock()
+				return desk.Stats().Abandoned == 1 && len(test.lot.abandoned) > 0
+			})
+			test.lot.mu.Lock()
+			defer test.lot.mu.Unlock()
 			if len(test.lot.abandoned) != 1 || test.lot.abandoned[0] != "guest" {
 				t.Errorf("abandoned: %v", test.lot.abandoned)
 			}

@@ -61,9 +61,6 @@ func (c *deskConn) parse(head []byte, scan *headScan) (*http.Request, *deskBody,
 		reader.recycle()
 		return nil, nil, faultUnparsable
 	}
-	if c.remote == "" {
-		c.remote = c.connection.RemoteAddr().String()
-	}
 	request.RemoteAddr = c.remote
 	if scan.isAbsolute(head) {
 		// One form reaches the handlers. The authority is the Host header, as the scan has seen.
@@ -244,8 +241,11 @@ func (c *deskConn) serve(request *http.Request, body *deskBody, scan *headScan) 
 	response := newDeskResponse(c, request, body, scan)
 	outcome := handledAborted
 	defer func() {
+		if outcome != handledAborted {
+			return
+		}
 		d.counts.inFlight.Add(-1)
-		if outcome == handledAborted && response.parked {
+		if response.parked {
 			d.abandon(response.guest)
 		}
 	}()
@@ -258,6 +258,7 @@ func (c *deskConn) serve(request *http.Request, body *deskBody, scan *headScan) 
 		handler = d.options.Overloaded
 	}
 	outcome = c.handle(handler, response, request.WithContext(ctx))
+	d.counts.inFlight.Add(-1) // before the connection leaves
 	if body != nil {
 		body.release()
 	}
@@ -273,7 +274,7 @@ func (c *deskConn) begin(cancel context.CancelFunc, bodied bool) bool {
 		return false
 	}
 	c.cancel, c.bodied = cancel, bodied
-	if !c.connection.IsActive() {
+	if c.connection != nil && !c.connection.IsActive() {
 		cancel()
 	}
 	return true
@@ -315,7 +316,7 @@ func (c *deskConn) proceed(outcome handled, response *deskResponse) bool {
 		c.park(response.guest)
 		return false
 	}
-	if outcome == handledKeep && c.connection.Reader().Len() > deskBehindBytesMax {
+	if outcome == handledKeep && c.connection != nil && c.connection.Reader().Len() > deskBehindBytesMax {
 		c.desk.counts.refuse(RefusedFlood)
 		outcome = handledClose
 	}
@@ -323,6 +324,10 @@ func (c *deskConn) proceed(outcome handled, response *deskResponse) bool {
 	c.cancel = nil
 	keep := outcome == handledKeep && c.move(deskIdle, c.desk.options.IdleTimeout)
 	c.mu.Unlock()
+	if keep && c.connection == nil {
+		c.goOn()
+		return false
+	}
 	if keep {
 		return true
 	}

@@ -340,7 +340,7 @@ func (w *deskResponse) end() handled {
 		return handledClose
 	case w.keepAlive:
 		return handledKeep
-	case w.body != nil && !w.body.done, w.conn.connection.Reader().Len() > 0, len(w.conn.input) > 0:
+	case w.body != nil && !w.body.done, w.conn.hasBehind():
 		return handledLinger
 	}
 	return handledClose

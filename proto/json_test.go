@@ -214,3 +214,36 @@ func checkMembers(t *testing.T, text []byte) {
 		}
 	}
 }
+
+// TestMembers: the members as they stand in the text, and whether it is one object.
+func TestMembers(t *testing.T) {
+	for name, test := range map[string]struct {
+		text string
+		want string // NAME=VALUE; of each member
+		good bool
+	}{
+		"object":           {`{"a":1,"b":[2, 3]}`, `a=1;b=[2, 3];`, true},
+		"space":            {" { \"a\" : \"x\" ,\n\"b\":{} } ", `a="x";b={};`, true},
+		"empty":            {`{}`, ``, true},
+		"escaped name":     {`{"\u0061":1}`, `\u0061=1;`, true},
+		"name twice":       {`{"a":1,"a":2}`, `a=1;a=2;`, true},
+		"text behind":      {`{"a":1}x`, `a=1;`, false},
+		"cut":              {`{"a":1,"b":`, `a=1;`, false},
+		"list":             {`[1]`, ``, false},
+		"nothing":          {``, ``, false},
+		"comma at the end": {`{"a":1,}`, `a=1;`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got strings.Builder
+			good := Members([]byte(test.text), func(name, value []byte) {
+				got.Write(name)
+				got.WriteByte('=')
+				got.Write(value)
+				got.WriteByte(';')
+			})
+			if got.String() != test.want || good != test.good {
+				t.Fatalf("got %s and %v, want %s and %v", got.String(), good, test.want, test.good)
+			}
+		})
+	}
+}

@@ -101,6 +101,20 @@ func (w *walker) end() {
 	}
 }
 
+// Members calls visit with each member of the object that text is, in its order, and reports
+// whether text is one JSON object and nothing else. Until then visit may have seen members of a
+// text that is none. name is what stands between the quotes, escapes and all; value is the
+// member's JSON without the white space around it; both refer to text. UTF-8 is not judged, names
+// may occur twice. It allocates nothing.
+func Members(text []byte, visit func(name, value []byte)) bool {
+	w := walkObject(text, 0)
+	for w.next() {
+		visit(w.key.of(text), w.value.of(text))
+	}
+	w.end()
+	return w.problem == problemNone
+}
+
 // stringValue returns the content of a JSON string, quotes and all, and whether it is one. The
 // text is known to be good. The content refers to the text unless it holds an escape.
 func stringValue(text []byte) (content string, ok bool) {

@@ -2,8 +2,6 @@ package proto
 
 import (
 	"bytes"
-	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -168,9 +166,8 @@ func AppendSSERetry(dst []byte, form Form, wait time.Duration) []byte {
 
 // AppendSSEHead appends the head of the answer that starts an event stream. Over HTTP/1.1 the
 // body is chunked; over HTTP/1.0 it ends when the connection does. extra, which may be nil, are
-// more header fields (CORS), written in the order of their names; a CR, LF or NUL in a value
-// becomes a space.
-func AppendSSEHead(dst []byte, http11 bool, extra http.Header) []byte {
+// more header lines (CORS), each with its CR LF.
+func AppendSSEHead(dst []byte, http11 bool, extra []byte) []byte {
 	if http11 {
 		dst = append(dst, "HTTP/1.1 200 OK\r\n"...)
 	} else {
@@ -184,32 +181,8 @@ func AppendSSEHead(dst []byte, http11 bool, extra http.Header) []byte {
 	} else {
 		dst = append(dst, "Connection: close\r\n"...)
 	}
-	dst = appendHeader(dst, extra)
+	dst = append(dst, extra...)
 	return append(dst, '\r', '\n')
-}
-
-// appendHeader appends header fields in the order of their names.
-func appendHeader(dst []byte, header http.Header) []byte {
-	names := make([]string, 0, len(header))
-	for name := range header {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		for _, value := range header[name] {
-			dst = append(dst, name...)
-			dst = append(dst, ':', ' ')
-			for i := range len(value) {
-				c := value[i]
-				if c == '\r' || c == '\n' || c == 0 {
-					c = ' '
-				}
-				dst = append(dst, c)
-			}
-			dst = append(dst, '\r', '\n')
-		}
-	}
-	return dst
 }
 
 // AppendSSEEnd appends what ends an event stream in order: for FormSSE the last, empty chunk

@@ -162,8 +162,8 @@ func parseSubprotocols(values []string) ([]string, *UpgradeError) {
 
 // AppendSwitchingProtocols appends the answer to a good handshake (RFC 6455, 4.2.2, 5).
 // subprotocol is one of those offered, or empty for none. extra, which may be nil, are more
-// header fields, written as [AppendSSEHead] does.
-func AppendSwitchingProtocols(dst []byte, accept, subprotocol string, extra http.Header) []byte {
+// header lines, each with its CR LF.
+func AppendSwitchingProtocols(dst []byte, accept, subprotocol string, extra []byte) []byte {
 	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\n"+
 		"Upgrade: websocket\r\n"+
 		"Connection: Upgrade\r\n"+
@@ -175,6 +175,6 @@ func AppendSwitchingProtocols(dst []byte, accept, subprotocol string, extra http
 		dst = append(dst, subprotocol...)
 		dst = append(dst, '\r', '\n')
 	}
-	dst = appendHeader(dst, extra)
+	dst = append(dst, extra...)
 	return append(dst, '\r', '\n')
 }

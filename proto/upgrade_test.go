@@ -153,7 +153,7 @@ func TestCheckUpgradeLinear(t *testing.T) {
 }
 
 func TestAppendSwitchingProtocols(t *testing.T) {
-	got := string(AppendSwitchingProtocols([]byte("x"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "millrace.v1", http.Header{"Vary": {"Origin"}}))
+	got := string(AppendSwitchingProtocols([]byte("x"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "millrace.v1", []byte("Vary: Origin\r\n")))
 	want := "xHTTP/1.1 101 Switching Protocols\r\n" +
 		"Upgrade: websocket\r\n" +
 		"Connection: Upgrade\r\n" +

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,43 +28,72 @@ func (r *rawClaims) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// claimSet is the top level of the claims. encoding/json matches the fields of a struct without
-// regard to case, by which "Admin" would grant what "admin" grants; a map's keys are exact. Of a
-// name that occurs twice the last counts (RFC 7519 4).
-type claimSet map[string]json.RawMessage
+// claims are the claims that count, each as raw JSON; nil where it is absent. Of a name that occurs
+// twice the last counts (RFC 7519 4), and names are matched exactly: encoding/json would match the
+// fields of a struct without regard to case, by which "Admin" would grant what "admin" grants.
+type claims struct {
+	expires, notBefore, audience, issuer, user, channels, publish, admin []byte
+}
 
-// has reports whether the claim is there and not null.
-func (c claimSet) has(name string) bool {
-	raw, present := c[name]
-	return present && !isNull(raw)
+// set keeps the value of a claim that counts.
+func (c *claims) set(name string, value []byte, userClaim string) {
+	switch name {
+	case "exp":
+		c.expires = value
+	case "nbf":
+		c.notBefore = value
+	case "aud":
+		c.audience = value
+	case "iss":
+		c.issuer = value
+	case "channels":
+		c.channels = value
+	case "publish":
+		c.publish = value
+	case "admin":
+		c.admin = value
+	}
+	if name == userClaim { // which may be one of the above
+		c.user = value
+	}
+}
+
+// readClaims reads a text that the parser found to be JSON. good is false unless it is an object.
+func readClaims(text []byte, userClaim string) (read claims, good bool) {
+	var all map[string]json.RawMessage // whose names are exact
+	if err := json.Unmarshal(text, &all); err != nil || all == nil {
+		return claims{}, false
+	}
+	for name, value := range all {
+		read.set(name, value, userClaim)
+	}
+	return read, true
 }
 
 func isNull(raw []byte) bool { return bytes.Equal(raw, []byte("null")) }
 
-// identify judges claims whose signature held. The identity is nil where they are refused.
-func (v *Verifier) identify(text []byte) (*Identity, Reason) {
-	var claims claimSet
-	if err := json.Unmarshal(text, &claims); err != nil || claims == nil {
-		return nil, Malformed
-	}
+// grants reports whether a claim is there and not null.
+func grants(raw []byte) bool { return raw != nil && !isNull(raw) }
+
+// identify judges claims whose signature held, and keeps nothing of them. The identity is nil
+// where they are refused.
+func (v *Verifier) identify(read *claims) (*Identity, Reason) {
 	identity := &Identity{}
-	if reason, good := v.checkTimes(claims, identity); !good {
+	if reason, good := v.checkTimes(read, identity); !good {
 		return nil, reason
 	}
-	if v.options.Audience != "" && !audienceHolds(claims["aud"], v.options.Audience) {
+	if v.options.Audience != "" && !audienceHolds(read.audience, v.options.Audience) {
 		return nil, Audience
 	}
-	if v.options.Issuer != "" {
-		if issuer, good := decodeString(claims["iss"]); !good || issuer != v.options.Issuer {
-			return nil, Issuer
-		}
+	if v.options.Issuer != "" && !isString(read.issuer, v.options.Issuer) {
+		return nil, Issuer
 	}
-	user, good := decodeUser(claims[v.options.UserClaim])
+	user, good := decodeUser(read.user)
 	if !good {
 		return nil, Subject
 	}
 	identity.User = user
-	if !decodeGrants(claims, identity) {
+	if !decodeGrants(read, identity) {
 		return nil, Claims
 	}
 	return identity, 0
@@ -71,10 +101,10 @@ func (v *Verifier) identify(text []byte) (*Identity, Reason) {
 
 // checkTimes judges exp and nbf (RFC 7519 4.1.4, 4.1.5) and says when the stream has to end.
 // A claim that is present and can't be read, null included, is refused and never "no limit".
-func (v *Verifier) checkTimes(claims claimSet, identity *Identity) (Reason, bool) {
+func (v *Verifier) checkTimes(read *claims, identity *Identity) (Reason, bool) {
 	now := v.now()
-	if raw, present := claims["exp"]; present {
-		expires, good := decodeDate(raw)
+	if read.expires != nil {
+		expires, good := decodeDate(read.expires)
 		if !good {
 			return Claims, false
 		}
@@ -87,8 +117,8 @@ func (v *Verifier) checkTimes(claims claimSet, identity *Identity) (Reason, bool
 	} else if v.options.RequireExpiry {
 		return Claims, false
 	}
-	if raw, present := claims["nbf"]; present {
-		notBefore, good := decodeDate(raw)
+	if read.notBefore != nil {
+		notBefore, good := decodeDate(read.notBefore)
 		if !good {
 			return Claims, false
 		}
@@ -100,7 +130,7 @@ func (v *Verifier) checkTimes(claims claimSet, identity *Identity) (Reason, bool
 }
 
 // decodeDate reads a NumericDate (RFC 7519 2): a JSON number of seconds, possibly with a fraction.
-func decodeDate(raw json.RawMessage) (time.Time, bool) {
+func decodeDate(raw []byte) (time.Time, bool) {
 	if len(raw) == 0 || (raw[0] != '-' && (raw[0] < '0' || raw[0] > '9')) {
 		return time.Time{}, false
 	}
@@ -113,7 +143,7 @@ func decodeDate(raw json.RawMessage) (time.Time, bool) {
 }
 
 // decodeString reads a JSON string.
-func decodeString(raw json.RawMessage) (string, bool) {
+func decodeString(raw []byte) (string, bool) {
 	if len(raw) == 0 || raw[0] != '"' {
 		return "", false
 	}
@@ -127,6 +157,15 @@ func decodeString(raw json.RawMessage) (string, bool) {
 	return text, true
 }
 
+// isString reports whether raw is the JSON string want.
+func isString(raw []byte, want string) bool {
+	if len(raw) > 1 && string(raw[1:len(raw)-1]) == want && raw[0] == '"' && isPlain(raw[1:len(raw)-1]) {
+		return true
+	}
+	text, good := decodeString(raw)
+	return good && text == want
+}
+
 // isPlain reports whether a JSON string's inside stands for itself: ASCII without escapes.
 func isPlain(inside []byte) bool {
 	for _, b := range inside {
@@ -138,26 +177,52 @@ func isPlain(inside []byte) bool {
 }
 
 // audienceHolds reports whether aud (RFC 7519 4.1.3: a string or an array of strings) names want.
-func audienceHolds(raw json.RawMessage, want string) bool {
-	if single, isString := decodeString(raw); isString {
-		return single == want
+func audienceHolds(raw []byte, want string) bool {
+	if len(raw) > 0 && raw[0] == '"' {
+		return isString(raw, want)
 	}
-	var several []string
-	if len(raw) == 0 || json.Unmarshal(raw, &several) != nil {
-		return false
+	several, isList := decodeStrings(raw)
+	return isList && slices.Contains(several, want)
+}
+
+// decodeStrings reads an array of strings, raw being JSON or empty.
+func decodeStrings(raw []byte) (list []string, isList bool) {
+	if list, plain := plainStrings(raw); plain {
+		return list, true
 	}
-	for _, audience := range several {
-		if audience == want {
-			return true
+	if len(raw) == 0 || json.Unmarshal(raw, &list) != nil {
+		return nil, false
+	}
+	return list, true
+}
+
+// plainStrings reads an array of strings that stand for themselves, which is most of them, and
+// gives up on any other. raw is JSON or empty.
+func plainStrings(raw []byte) (list []string, plain bool) {
+	if len(raw) == 0 || raw[0] != '[' {
+		return nil, false
+	}
+	for rest := raw[1:]; ; {
+		rest = bytes.TrimLeft(rest, ", \t\r\n")
+		if rest[0] == ']' {
+			return list, true
 		}
+		if rest[0] != '"' {
+			return nil, false
+		}
+		end := 1 + bytes.IndexByte(rest[1:], '"')
+		if !isPlain(rest[1:end]) {
+			return nil, false // a quote behind a backslash is no end
+		}
+		list = append(list, string(rest[1:end]))
+		rest = rest[end+1:]
 	}
-	return false
 }
 
 // decodeUser reads the user's id: a string, or a whole number of up to 18 digits as databases
 // give them, which becomes its decimal digits.
-func decodeUser(raw json.RawMessage) (string, bool) {
-	if user, isString := decodeString(raw); isString {
+func decodeUser(raw []byte) (string, bool) {
+	if user, good := decodeString(raw); good {
 		return user, checkUser(user) == nil
 	}
 	if len(raw) == 0 || len(raw) > 18 {
@@ -172,26 +237,26 @@ func decodeUser(raw json.RawMessage) (string, bool) {
 }
 
 // decodeGrants reads channels, publish and admin. Absent or null grants nothing.
-func decodeGrants(claims claimSet, identity *Identity) bool {
+func decodeGrants(read *claims, identity *Identity) bool {
 	var good bool
-	if identity.Channels, good = decodePatterns(claims, "channels"); !good {
+	if identity.Channels, good = decodePatterns(read.channels); !good {
 		return false
 	}
-	if identity.Publish, good = decodePatterns(claims, "publish"); !good {
+	if identity.Publish, good = decodePatterns(read.publish); !good {
 		return false
 	}
-	if claims.has("admin") {
-		return json.Unmarshal(claims["admin"], &identity.Admin) == nil
+	if grants(read.admin) {
+		return json.Unmarshal(read.admin, &identity.Admin) == nil
 	}
 	return true
 }
 
-func decodePatterns(claims claimSet, name string) (Patterns, bool) {
-	if !claims.has(name) {
+func decodePatterns(raw []byte) (Patterns, bool) {
+	if !grants(raw) {
 		return Patterns{}, true
 	}
-	var list []string
-	if err := json.Unmarshal(claims[name], &list); err != nil {
+	list, isList := decodeStrings(raw)
+	if !isList {
 		return Patterns{}, false
 	}
 	patterns, err := ParsePatterns(list)

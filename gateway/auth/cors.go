@@ -11,20 +11,37 @@ const preflightSeconds = "600"
 // CORS adds to an answer's header what lets the request's page read it (Fetch 3.2): its exact
 // origin if it is allowed, with credentials, and nothing otherwise. Vary names Origin in every
 // case, so that no cache gives one page's answer to another. Call it for every answer, errors
-// included, that a page might read.
+// included, that a page might read; a second call changes nothing.
 func (o Origins) CORS(header http.Header, r *http.Request) {
 	addVary(header, "Origin")
+	if page := o.allowedPage(r); page != "" {
+		header.Set("Access-Control-Allow-Origin", page)
+		header.Set("Access-Control-Allow-Credentials", "true")
+		header.Set("Access-Control-Expose-Headers", "Retry-After")
+	}
+}
+
+// AppendCORS appends what [Origins.CORS] adds, as header lines, for an answer that is written by
+// hand.
+func (o Origins) AppendCORS(dst []byte, r *http.Request) []byte {
+	if page := o.allowedPage(r); page != "" {
+		dst = append(dst, "Access-Control-Allow-Credentials: true\r\nAccess-Control-Allow-Origin: "...)
+		dst = append(dst, page...) // which is an origin, and holds nothing that ends a line
+		dst = append(dst, "\r\nAccess-Control-Expose-Headers: Retry-After\r\n"...)
+	}
+	return append(dst, "Vary: Origin\r\n"...)
+}
+
+// allowedPage is the request's origin if it is one of those allowed, else "".
+func (o Origins) allowedPage(r *http.Request) string {
 	values := r.Header["Origin"]
 	if len(values) != 1 {
-		return
+		return ""
 	}
-	page, err := parseOrigin(values[0])
-	if err != nil || !o.has(page) {
-		return
+	if page, err := parseOrigin(values[0]); err != nil || !o.has(page) {
+		return ""
 	}
-	header.Set("Access-Control-Allow-Origin", values[0])
-	header.Set("Access-Control-Allow-Credentials", "true")
-	header.Set("Access-Control-Expose-Headers", "Retry-After")
+	return values[0]
 }
 
 // IsPreflight reports whether the request is a CORS preflight (Fetch 3.2.2), to be answered with

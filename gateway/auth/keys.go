@@ -1,16 +1,22 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"hash"
 	"strings"
+	"sync"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // The four algorithms that are understood, as RFC 7518 3.1 and RFC 8037 3.1 name them.
@@ -40,6 +46,8 @@ type key struct {
 	algorithm string
 	// material is what the algorithm's signing method takes.
 	material any
+	// macs keeps [keyedMAC]s of an HS256 secret; nil for other algorithms.
+	macs *sync.Pool
 	// id is the kid of a key from a key set, "" elsewhere.
 	id    string
 	thumb thumbprint
@@ -54,7 +62,40 @@ func newSecretKey(secret []byte) (*key, error) {
 	if strings.HasPrefix(string(secret), "-----BEGIN") {
 		return nil, errors.New("the HMAC secret is a PEM file; whoever knows a public key could sign with it: set it as the public key instead")
 	}
-	return &key{algorithm: algorithmHS256, material: append([]byte(nil), secret...), thumb: hashThumbprint([]byte(algorithmHS256))}, nil
+	secret = bytes.Clone(secret)
+	return &key{
+		algorithm: algorithmHS256, material: secret, thumb: hashThumbprint([]byte(algorithmHS256)),
+		macs: &sync.Pool{New: func() any { return &keyedMAC{Hash: hmac.New(sha256.New, secret)} }},
+	}, nil
+}
+
+// keyedMAC is an HMAC that need not be keyed again, and room for its result.
+type keyedMAC struct {
+	hash.Hash
+	sum [sha256.Size]byte
+}
+
+// made reports whether the key made signature over signed, by method, which is the one of its
+// algorithm.
+func (k *key) made(method jwt.SigningMethod, signed, signature []byte) bool {
+	if k.macs == nil {
+		return method.Verify(string(signed), signature, k.material) == nil
+	}
+	mac := k.macs.Get().(*keyedMAC) // as jwt.SigningMethodHS256 does it
+	defer k.macs.Put(mac)
+	mac.Reset()
+	mac.Write(signed)
+	return hmac.Equal(signature, mac.Sum(mac.sum[:0]))
+}
+
+// signerOf is the candidate that made the signature, nil if none did.
+func signerOf(candidates []*key, method jwt.SigningMethod, signed, signature []byte) *key {
+	for _, candidate := range candidates {
+		if candidate.made(method, signed, signature) {
+			return candidate
+		}
+	}
+	return nil
 }
 
 // newPublicKey pins the algorithm by the type of the key.

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/tls"
 	"net/http"
 	"slices"
@@ -200,6 +201,14 @@ func TestCORS(t *testing.T) {
 			}
 			if got := header["Vary"]; !slices.Equal(got, []string{"accept-encoding", "Origin"}) {
 				t.Errorf("Vary is %q", got)
+			}
+			// By hand the same is said.
+			fresh := http.Header{}
+			allowed.CORS(fresh, r)
+			var lines bytes.Buffer
+			_ = fresh.Write(&lines)
+			if got := string(allowed.AppendCORS(nil, r)); got != lines.String() {
+				t.Errorf("lines by hand are %q, want %q", got, lines.String())
 			}
 		})
 	}

@@ -68,6 +68,8 @@ type Verifier struct {
 
 	// static holds the secret's and the file's keys by algorithm; never written after New.
 	static map[string][]*key
+	// headers are those of good tokens; see verifyUsual.
+	headers knownHeaders
 	// remote is the key set at JWKSURL, or nil. It answers for every algorithm but HS256.
 	remote *remoteKeys
 }
@@ -129,7 +131,7 @@ func (v *Verifier) addStaticKeys() error {
 
 // Verify says whose token it is. Every error is a [*Refusal]. It may wait for a key set to be
 // fetched, at most until ctx ends or five seconds have passed, so it is never called on a loop.
-// Nothing that the token's claims say is looked at, or allocated for, before its signature holds.
+// Nothing that the token's claims say is believed, or allocated for, before its signature holds.
 func (v *Verifier) Verify(ctx context.Context, token string) (*Identity, error) {
 	if len(token) > TokenBytesMax {
 		return nil, refuseToken(TooLong)
@@ -137,14 +139,31 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Identity, error) 
 	if !isCompact(token) {
 		return nil, refuseToken(Malformed)
 	}
+	identity, refusal := v.verifyUsual(ctx, token)
+	if identity == nil && refusal == nil {
+		identity, refusal = v.verifyAny(ctx, token)
+	}
+	if refusal != nil {
+		return nil, refusal
+	}
+	if v.options.KeepToken {
+		identity.token = strings.Clone(token)
+	}
+	return identity, nil
+}
+
+// verifyAny verifies a token of whatever form, by the library, and remembers the header of one
+// that is good.
+func (v *Verifier) verifyAny(ctx context.Context, token string) (*Identity, *Refusal) {
 	var raw rawClaims
 	var signer *key
-	_, err := v.parser.ParseWithClaims(token, &raw, func(unverified *jwt.Token) (any, error) {
-		candidates, refusal := v.candidates(ctx, unverified)
+	parsed, err := v.parser.ParseWithClaims(token, &raw, func(unverified *jwt.Token) (any, error) {
+		candidates, refusal := v.candidatesFor(ctx, unverified)
 		if refusal != nil {
 			return nil, refusal
 		}
-		if signer = pick(candidates, unverified); signer == nil {
+		signed := unverified.Raw[:strings.LastIndexByte(unverified.Raw, '.')]
+		if signer = pick(candidates, unverified.Method, []byte(signed), unverified.Signature); signer == nil {
 			return nil, refuseToken(Signature)
 		}
 		return signer.material, nil
@@ -152,17 +171,25 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Identity, error) 
 	if err != nil {
 		return nil, refuseToken(reasonOf(err))
 	}
-	identity, reason := v.identify(raw.text)
+	read, good := readClaims(raw.text, v.options.UserClaim)
+	if !good {
+		return nil, refuseToken(Malformed)
+	}
+	identity, reason := v.identify(&read)
 	if identity == nil {
 		return nil, refuseToken(reason)
 	}
 	identity.key = signer.thumb
-	sum := sha256.Sum256([]byte(token))
-	copy(identity.TokenHash[:], sum[:])
-	if v.options.KeepToken {
-		identity.token = strings.Clone(token)
-	}
+	identity.TokenHash = hashToken([]byte(token))
+	keyID, _ := headerKeyID(parsed.Header) // candidatesFor has found it good
+	v.headers.remember(token[:strings.IndexByte(token, '.')], header{method: parsed.Method, keyID: keyID})
 	return identity, nil
+}
+
+func hashToken(token []byte) (hash [16]byte) {
+	sum := sha256.Sum256(token)
+	copy(hash[:], sum[:])
+	return hash
 }
 
 // isCompact reports whether token has the form of RFC 7515 3.1: three parts of base64url. (Five
@@ -196,9 +223,9 @@ func (v *Verifier) Trusted(identity *Identity) bool {
 	return v.remote != nil && v.remote.holds(identity.key)
 }
 
-// candidates finds the keys that may verify the token, by its header alone. Of the header only
+// candidatesFor finds the keys that may verify the token, by its header alone. Of the header only
 // alg and kid are looked at: jku, jwk, x5u and x5c (RFC 7515 4.1) are what an attacker writes.
-func (v *Verifier) candidates(ctx context.Context, unverified *jwt.Token) ([]*key, *Refusal) {
+func (v *Verifier) candidatesFor(ctx context.Context, unverified *jwt.Token) ([]*key, *Refusal) {
 	if _, critical := unverified.Header["crit"]; critical {
 		return nil, refuseToken(Algorithm)
 	}
@@ -206,7 +233,11 @@ func (v *Verifier) candidates(ctx context.Context, unverified *jwt.Token) ([]*ke
 	if reason != nil {
 		return nil, reason
 	}
-	algorithm := unverified.Method.Alg()
+	return v.candidates(ctx, keyID, unverified.Method.Alg())
+}
+
+// candidates finds the keys for a header's kid and alg.
+func (v *Verifier) candidates(ctx context.Context, keyID, algorithm string) ([]*key, *Refusal) {
 	if keys := v.static[algorithm]; len(keys) > 0 {
 		return keys, nil
 	}
@@ -231,19 +262,13 @@ func headerKeyID(header map[string]any) (string, *Refusal) {
 	return keyID, nil
 }
 
-// pick is the one candidate, or, of several, the one that made the signature (which the parser
-// then verifies like any other); nil if none did.
-func pick(candidates []*key, unverified *jwt.Token) *key {
+// pick is the candidate that made the signature, nil if none did. A single one is not tried: the
+// parser does that.
+func pick(candidates []*key, method jwt.SigningMethod, signed, signature []byte) *key {
 	if len(candidates) == 1 {
 		return candidates[0]
 	}
-	signed := unverified.Raw[:strings.LastIndexByte(unverified.Raw, '.')]
-	for _, candidate := range candidates {
-		if unverified.Method.Verify(signed, unverified.Signature, candidate.material) == nil {
-			return candidate
-		}
-	}
-	return nil
+	return signerOf(candidates, method, signed, signature)
 }
 
 // reasonOf sorts the parser's errors.
