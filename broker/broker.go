@@ -136,12 +136,13 @@ type Broker interface {
 	// is away at start is tried until it comes.
 	Start(Callbacks) error
 	// Subscribe asks for sub. It never blocks. Asking for what is already asked is harmless and
-	// confirms again if it is confirmed.
+	// confirms again if it is confirmed. A channel without a name, or with one of more than 255
+	// bytes, is passed over.
 	Subscribe(sub Subscription)
 	// Unsubscribe says that nobody wants sub any more. It never blocks. The broker keeps the
-	// subscription for a linger time in case somebody comes back; events may still arrive then.
-	// After that time it is forgotten: a later Subscribe begins anew, and its first confirmation
-	// says nothing of what came in between.
+	// subscription for a linger time, or up to twice that where somebody came back and left again,
+	// in case somebody comes back; events may still arrive then. After that time it is forgotten: a
+	// later Subscribe begins anew, and its first confirmation says nothing of what came in between.
 	Unsubscribe(sub Subscription)
 	// Publish publishes messages in order, all of them or (where Redis allows it: everywhere but
 	// for Sharded messages of different slots) none. A nil error means that the broker has them.

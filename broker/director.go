@@ -106,8 +106,8 @@ func (r *Redis) reassign() {
 					session.confirmedWanted--
 				}
 			}
-			lost := e.confirmedIn != 0
-			e.confirmedIn, e.askedIn = 0, 0
+			lost := e.confirmedIn() != 0
+			e.release()
 			e.flags &^= flagLeaving
 			if e.has(flagWanted) {
 				r.enqueue(index, e)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace/millrace/internal/names"
 )
 
 // MemoryOptions says how the memory broker behaves. The zero value is good.
@@ -140,7 +142,7 @@ func (m *Memory) Close() error {
 
 // Subscribe implements [Broker].
 func (m *Memory) Subscribe(sub Subscription) {
-	if sub.Channel == "" || sub.Kind > Pattern {
+	if sub.Channel == "" || len(sub.Channel) > names.NameBytesMax || sub.Kind > Pattern {
 		return
 	}
 	m.mutex.Lock()

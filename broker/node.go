@@ -140,11 +140,11 @@ func (n *node) lose(ended *session) {
 	r.mutex.Unlock()
 	for chunk := range chunks {
 		r.loseChunk(chunk, func(index uint32, e *entry) bool {
-			lost := e.confirmedIn == ended.number && e.flags&(flagWanted|flagLingering) != 0
-			if e.confirmedIn != ended.number && e.askedIn != ended.number {
+			lost := e.confirmedIn() == ended.number && e.flags&(flagWanted|flagLingering) != 0
+			if e.session != ended.number {
 				return false
 			}
-			e.confirmedIn, e.askedIn = 0, 0
+			e.release()
 			e.flags &^= flagLeaving
 			if e.has(flagWanted) {
 				r.enqueue(index, e)
@@ -167,11 +167,11 @@ func (r *Redis) loseChunk(chunk int, visit func(uint32, *entry) bool) {
 			break
 		}
 		e := r.table.at(index)
-		if e.channel == "" {
+		if e.name == 0 {
 			continue
 		}
 		if visit(index, e) {
-			lost = append(lost, e.subscription())
+			lost = append(lost, r.table.subscription(e))
 		}
 		r.settle(index)
 	}

@@ -130,7 +130,7 @@ func (d *reader) confirm(kind Kind, wire string) {
 	}
 	d.broker.mutex.Lock()
 	index, e := d.broker.table.find(kind, channel)
-	ours := e != nil && e.askedIn == d.session.number
+	ours := e != nil && e.askedIn() == d.session.number
 	d.broker.mutex.Unlock()
 	// An entry that is asked for is not given away, so its number stays good.
 	if ours {
@@ -147,18 +147,18 @@ func (d *reader) tellAnswered() {
 	r.mutex.Lock()
 	for _, index := range d.answered {
 		e := r.table.at(index)
-		if e.askedIn != d.session.number {
+		if e.askedIn() != d.session.number {
 			continue // moved to another node meanwhile
 		}
 		switch {
 		case !e.has(flagWanted):
 			// Whoever comes back for it asks again, and is told then.
 		case e.has(flagConfirmed):
-			again = append(again, e.subscription())
+			again = append(again, r.table.subscription(e))
 		default:
-			fresh = append(fresh, e.subscription())
+			fresh = append(fresh, r.table.subscription(e))
 		}
-		e.askedIn, e.confirmedIn = 0, d.session.number
+		e.confirm(d.session.number)
 		e.flags |= flagConfirmed
 		e.flags &^= flagAlone | flagRefused
 		d.session.confirmed++
@@ -193,13 +193,13 @@ func (d *reader) left(kind Kind, wire string) {
 	defer r.calls.Unlock()
 	r.mutex.Lock()
 	index, e := r.table.find(kind, channel)
-	if e == nil || e.confirmedIn != d.session.number {
+	if e == nil || e.confirmedIn() != d.session.number {
 		r.mutex.Unlock()
 		return
 	}
 	asked := e.has(flagLeaving)
 	e.flags &^= flagLeaving
-	e.confirmedIn = 0
+	e.release()
 	if !asked {
 		d.session.confirmed--
 	}
@@ -211,7 +211,7 @@ func (d *reader) left(kind Kind, wire string) {
 		d.session.confirmedWanted--
 		r.delayMoved(index, e)
 	}
-	sub := e.subscription()
+	sub := r.table.subscription(e)
 	r.settle(index)
 	r.mutex.Unlock()
 	if !asked {

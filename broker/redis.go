@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace/millrace/internal/names"
 )
 
 // RedisOptions says how Redis is reached. Only URL is needed.
@@ -25,6 +27,8 @@ type RedisOptions struct {
 	Linger time.Duration
 	// Logger takes one line per fault and recovery. Nil: slog.Default().
 	Logger *slog.Logger
+	// Names keeps the channels' names, for whoever else needs them too; nil: a store of the broker's own.
+	Names *names.Store
 	// TLSConfig, where set, is used with rediss:// instead of the system's certificates.
 	TLSConfig *tls.Config
 }
@@ -108,6 +112,10 @@ func NewRedis(options RedisOptions) (*Redis, error) {
 	if logger == nil {
 		logger = slog.Default()
 	}
+	store := options.Names
+	if store == nil {
+		store = &names.Store{}
+	}
 	random := make([]byte, 8)
 	_, _ = rand.Read(random) // never fails: crypto/rand ends the process instead
 	ctx, stop := context.WithCancel(context.Background())
@@ -117,7 +125,7 @@ func NewRedis(options RedisOptions) (*Redis, error) {
 		linger: linger, refusedRetry: refusedRetryDefault, logger: logger, tlsConfig: options.TLSConfig,
 		random: hex.EncodeToString(random), made: now,
 		ctx: ctx, stop: stop,
-		table: newRegistry(), plain: noNode,
+		table: newRegistry(store), plain: noNode,
 		health:  Health{Reason: errNotConnected.Error(), Since: now},
 		refresh: make(chan struct{}, 1), janitorWake: make(chan struct{}, 1),
 		former: make(map[string]time.Time), lastReported: make(map[string]reported),
@@ -173,8 +181,12 @@ func (r *Redis) Close() error {
 func (r *Redis) now() tick { return tick(time.Since(r.made) / tickLength) }
 
 // Subscribe implements [Broker].
-func (r *Redis) Subscribe(sub Subscription) {
-	if sub.Channel == "" || sub.Kind > Pattern {
+func (r *Redis) Subscribe(sub Subscription) { r.SubscribeNamed(sub, 0) }
+
+// SubscribeNamed is [Redis.Subscribe] for who keeps the channel's name in [RedisOptions.Names],
+// at name: the broker holds it there and keeps none of its own. At 0 there is none.
+func (r *Redis) SubscribeNamed(sub Subscription, name names.Place) {
+	if sub.Channel == "" || len(sub.Channel) > names.NameBytesMax || sub.Kind > Pattern {
 		return
 	}
 	r.mutex.Lock()
@@ -182,7 +194,7 @@ func (r *Redis) Subscribe(sub Subscription) {
 	if r.closed {
 		return
 	}
-	index, wanted := r.table.obtain(sub)
+	index, wanted := r.table.obtain(sub, name)
 	if !wanted.has(flagWanted) {
 		wanted.flags |= flagWanted
 		r.table.wanted++
@@ -212,20 +224,21 @@ func (r *Redis) Unsubscribe(sub Subscription) {
 	if session := r.confirmedBy(left); session != nil {
 		session.confirmedWanted--
 	}
-	left.lingerEnds = r.now() + tick(r.linger/tickLength)
-	if !left.has(flagLingering) {
-		left.flags |= flagLingering
-		r.delay(&r.lingering, index, left.lingerEnds)
+	if left.has(flagLingering) {
+		left.flags |= flagLeftAgain
+		return
 	}
+	left.flags |= flagLingering
+	r.delay(&r.lingering, index, r.lingerEnd())
 }
 
 // confirmedBy returns the living session that confirmed e and is not asked to leave it, or nil.
 func (r *Redis) confirmedBy(e *entry) *session {
-	if e.confirmedIn == 0 || e.node == noNode || e.has(flagLeaving) {
+	if e.confirmedIn() == 0 || e.node == noNode || e.has(flagLeaving) {
 		return nil
 	}
 	session := r.nodes[e.node].session
-	if session == nil || session.number != e.confirmedIn {
+	if session == nil || session.number != e.session {
 		return nil
 	}
 	return session
@@ -235,14 +248,14 @@ func (r *Redis) confirmedBy(e *entry) *session {
 // queue of another node is passed over there.
 func (r *Redis) assign(e *entry) {
 	before := e.node
-	sharded := r.cluster && e.kind == Sharded
+	sharded := r.cluster && e.kind() == Sharded
 	switch {
 	case !sharded:
 		e.node = r.plain
 	case r.slots == nil:
 		e.node = noNode
 	default:
-		e.node = r.slots[slotOf(r.prefix+e.channel)]
+		e.node = r.slots[slotOf(r.prefix+r.table.channel(e))]
 	}
 	if e.node == before {
 		return
@@ -259,7 +272,7 @@ func (r *Redis) assign(e *entry) {
 // settle forgets an entry that nothing holds any more.
 func (r *Redis) settle(index uint32) {
 	e := r.table.at(index)
-	node, kind := e.node, e.kind
+	node, kind := e.node, e.kind()
 	if r.table.settle(index) && r.cluster && kind == Sharded && node != noNode {
 		r.nodes[node].sharded--
 	}
@@ -318,7 +331,7 @@ func (r *Redis) tidy() (wait time.Duration, any bool) {
 		if !ok {
 			break
 		}
-		r.endLinger(index, now)
+		r.endLinger(index)
 	}
 	for _, q := range []*delayQueue{&r.moved, &r.refused} {
 		for range registryChunk {
@@ -339,15 +352,20 @@ func (r *Redis) tidy() (wait time.Duration, any bool) {
 	return wait, any
 }
 
-// endLinger ends the linger of an entry, unless it is wanted again or was left later.
-func (r *Redis) endLinger(index uint32, now tick) {
+// lingerEnd is when a linger that begins now is over.
+func (r *Redis) lingerEnd() tick { return r.now() + tick(r.linger/tickLength) }
+
+// endLinger ends the linger of an entry, unless it is wanted again. One that was left again
+// meanwhile lingers on: nobody noted when, so that it may be twice as long as asked for.
+func (r *Redis) endLinger(index uint32) {
 	e := r.table.at(index)
-	e.flags &^= flagLingering
+	again := e.has(flagLeftAgain)
+	e.flags &^= flagLingering | flagLeftAgain
 	switch {
 	case e.has(flagWanted):
-	case now.before(e.lingerEnds):
+	case again:
 		e.flags |= flagLingering
-		r.lingering.push(index, e.lingerEnds)
+		r.lingering.push(index, r.lingerEnd())
 	case r.confirmedBy(e) != nil:
 		r.enqueue(index, e)
 	default:
@@ -363,7 +381,7 @@ func (r *Redis) retry(index uint32) {
 		r.settle(index)
 		return
 	}
-	if e.confirmedIn == 0 && e.askedIn == 0 {
+	if e.session == 0 {
 		r.assign(e)
 	}
 	r.enqueue(index, e)

@@ -8,7 +8,7 @@ import (
 )
 
 // entryFlags are the facts of an entry that are no numbers.
-type entryFlags uint8
+type entryFlags uint16
 
 const (
 	flagWanted    entryFlags = 1 << iota // somebody subscribes
@@ -19,7 +19,12 @@ const (
 	flagConfirmed                        // was confirmed at some time of its life
 	flagAlone                            // is to be asked for in a command of its own
 	flagRefused                          // was reported as refused and not confirmed since
+	flagAsked                            // the entry's session was asked and has not answered
+	flagLeftAgain                        // was left once more since it stands in the linger queue
 )
+
+// kindShift is where an entry's kind stands, in the last two bits of its flags.
+const kindShift = 14
 
 // flagsHeld are those that keep an entry in the table.
 const flagsHeld = flagWanted | flagQueued | flagLingering | flagDelayed | flagLeaving
@@ -27,25 +32,45 @@ const flagsHeld = flagWanted | flagQueued | flagLingering | flagDelayed | flagLe
 // noNode is the node of an entry that has none yet.
 const noNode = int16(-1)
 
-// entry is one subscription. There may be a million of them, so it is kept at 40 bytes and found
-// by a number. It belongs to whoever holds the broker's mutex.
+// entry is one subscription. There may be a million of them, so it is kept at 12 bytes without a
+// pointer and found by a number. It belongs to whoever holds the broker's mutex.
 type entry struct {
-	channel     string
-	confirmedIn uint32 // number of the session that confirmed it; 0 is none
-	askedIn     uint32 // number of the session that was asked and has not answered; 0 is none
-	lingerEnds  tick   // valid while not wanted
-	node        int16
-	kind        Kind
-	flags       entryFlags
+	name    names.Place // the entry holds it; 0 in a free entry
+	session uint32      // number of the session that confirmed it, or with flagAsked that was asked; 0 is none
+	node    int16
+	flags   entryFlags
 }
 
 // entryBytes is what an entry costs beside its name; the table that finds it comes to about as
 // much again.
 const entryBytes = int(unsafe.Sizeof(entry{}))
 
-func (e *entry) subscription() Subscription {
-	return Subscription{Channel: e.channel, Kind: e.kind}
+func (e *entry) kind() Kind { return Kind(e.flags >> kindShift) }
+
+// confirmedIn is the number of the session that confirmed it; 0 is none.
+func (e *entry) confirmedIn() uint32 {
+	if e.has(flagAsked) {
+		return 0
+	}
+	return e.session
 }
+
+// askedIn is the number of the session that was asked and has not answered; 0 is none.
+func (e *entry) askedIn() uint32 {
+	if e.has(flagAsked) {
+		return e.session
+	}
+	return 0
+}
+
+// confirm notes the session that confirmed it.
+func (e *entry) confirm(session uint32) { e.session, e.flags = session, e.flags&^flagAsked }
+
+// ask notes the session that was asked, of an entry that none has confirmed.
+func (e *entry) ask(session uint32) { e.session, e.flags = session, e.flags|flagAsked }
+
+// release is the end of confirm or ask.
+func (e *entry) release() { e.session, e.flags = 0, e.flags&^flagAsked }
 
 func (e *entry) has(flag entryFlags) bool { return e.flags&flag != 0 }
 
@@ -65,22 +90,31 @@ const registryChunk = 1024
 // its own.
 type registry struct {
 	byName [3]names.Index // by kind; of index+1, since 0 is none there
+	store  *names.Store
 	chunks []*[registryChunk]entry
 	used   uint32   // entries handed out so far, free ones included
 	free   []uint32 // entries given back
 	wanted int
 }
 
-func newRegistry() *registry {
-	table := &registry{}
+func newRegistry(store *names.Store) *registry {
+	table := &registry{store: store}
 	for kind := range table.byName {
-		table.byName[kind] = names.New(func(number uint32) string { return table.at(number - 1).channel })
+		table.byName[kind] = names.New(func(number uint32) string { return table.channel(table.at(number - 1)) })
 	}
 	return table
 }
 
 func (r *registry) at(index uint32) *entry {
 	return &r.chunks[index/registryChunk][index%registryChunk]
+}
+
+// channel is the name of an entry, which nobody may keep.
+func (r *registry) channel(e *entry) string { return r.store.View(e.name) }
+
+// subscription is what the entry stands for.
+func (r *registry) subscription(e *entry) Subscription {
+	return Subscription{Channel: r.store.Name(e.name), Kind: e.kind()}
 }
 
 func (r *registry) find(kind Kind, channel string) (uint32, *entry) {
@@ -91,8 +125,9 @@ func (r *registry) find(kind Kind, channel string) (uint32, *entry) {
 	return number - 1, r.at(number - 1)
 }
 
-// obtain finds the entry of sub or makes one without a node.
-func (r *registry) obtain(sub Subscription) (uint32, *entry) {
+// obtain finds the entry of sub or makes one without a node. name is where the store has the
+// channel's name already, or 0.
+func (r *registry) obtain(sub Subscription, name names.Place) (uint32, *entry) {
 	if index, found := r.find(sub.Kind, sub.Channel); found != nil {
 		return index, found
 	}
@@ -107,7 +142,12 @@ func (r *registry) obtain(sub Subscription) (uint32, *entry) {
 		r.used++
 	}
 	made := r.at(index)
-	*made = entry{channel: sub.Channel, kind: sub.Kind, node: noNode}
+	if name != 0 {
+		r.store.Hold(name)
+	} else {
+		name = r.store.Put(sub.Channel)
+	}
+	*made = entry{name: name, flags: entryFlags(sub.Kind) << kindShift, node: noNode}
 	r.byName[sub.Kind].Add(index + 1)
 	return index, made
 }
@@ -115,10 +155,11 @@ func (r *registry) obtain(sub Subscription) (uint32, *entry) {
 // settle gives the entry back if nothing holds it any more, and reports whether it did.
 func (r *registry) settle(index uint32) bool {
 	settled := r.at(index)
-	if settled.channel == "" || settled.flags&flagsHeld != 0 || settled.confirmedIn != 0 || settled.askedIn != 0 {
+	if settled.name == 0 || settled.flags&flagsHeld != 0 || settled.session != 0 {
 		return false
 	}
-	r.byName[settled.kind].Remove(settled.channel)
+	r.byName[settled.kind()].Remove(r.channel(settled))
+	r.store.Drop(settled.name)
 	*settled = entry{node: noNode}
 	r.free = append(r.free, index)
 	return true

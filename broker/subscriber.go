@@ -99,20 +99,20 @@ func (s *session) nextBatch() *batch {
 func (s *session) sort(next *batch, index uint32, e *entry) {
 	r := s.node.broker
 	switch {
-	case e.channel == "":
-	case e.has(flagLeaving), e.askedIn == s.number:
+	case e.name == 0:
+	case e.has(flagLeaving), e.askedIn() == s.number:
 		// The answer on its way decides; it queues the entry again if need be.
-	case e.confirmedIn == s.number && e.has(flagWanted):
+	case e.confirmedIn() == s.number && e.has(flagWanted):
 		next.again = append(next.again, index)
-	case e.confirmedIn == s.number && !e.has(flagLingering):
+	case e.confirmedIn() == s.number && !e.has(flagLingering):
 		e.flags |= flagLeaving
 		s.confirmed--
 		next.add(s, index, e, true)
-	case e.confirmedIn != 0:
+	case e.confirmedIn() != 0:
 	case e.has(flagWanted) && e.has(flagDelayed) && e.has(flagRefused):
-		next.refused = append(next.refused, e.subscription())
+		next.refused = append(next.refused, r.table.subscription(e))
 	case e.has(flagWanted) && !e.has(flagDelayed):
-		e.askedIn = s.number
+		e.ask(s.number)
 		next.repeat = next.repeat || e.has(flagConfirmed)
 		next.add(s, index, e, false)
 	default:
@@ -123,9 +123,10 @@ func (s *session) sort(next *batch, index uint32, e *entry) {
 // add puts an entry into a command that fits.
 func (b *batch) add(s *session, index uint32, e *entry, leave bool) {
 	r := s.node.broker
-	name := r.wireName(e.kind, e.channel)
+	sub := r.table.subscription(e)
+	name := r.wireName(sub.Kind, sub.Channel)
 	slot := uint16(0)
-	if r.cluster && e.kind == Sharded {
+	if r.cluster && sub.Kind == Sharded {
 		slot = slotOf(name)
 	}
 	alone := e.has(flagAlone) && !leave
@@ -134,7 +135,7 @@ func (b *batch) add(s *session, index uint32, e *entry, leave bool) {
 		// Few commands unless a Cluster's slots make them many; the newest fits most often.
 		for at := len(b.commands) - 1; at >= 0; at-- {
 			fits := b.commands[at]
-			if fits.kind == e.kind && fits.leave == leave && fits.slot == slot && !fits.alone {
+			if fits.kind == sub.Kind && fits.leave == leave && fits.slot == slot && !fits.alone {
 				fits.indexes = append(fits.indexes, index)
 				fits.names = append(fits.names, name)
 				return
@@ -144,7 +145,7 @@ func (b *batch) add(s *session, index uint32, e *entry, leave bool) {
 		b.alone++
 	}
 	b.commands = append(b.commands, &command{
-		kind: e.kind, leave: leave, slot: slot, alone: alone,
+		kind: sub.Kind, leave: leave, slot: slot, alone: alone,
 		indexes: []uint32{index}, names: []string{name},
 	})
 }
@@ -161,7 +162,7 @@ func (s *session) confirmAgain(indexes []uint32) {
 	r.mutex.Lock()
 	for _, index := range indexes {
 		if e := r.table.at(index); e.has(flagWanted) && r.confirmedBy(e) == s {
-			subs = append(subs, e.subscription())
+			subs = append(subs, r.table.subscription(e))
 		}
 	}
 	r.mutex.Unlock()
@@ -251,21 +252,21 @@ func (s *session) sortRefused(c *command, class cause) (refused []Subscription) 
 				s.confirmedWanted++
 			}
 			s.delayRefused(index, e)
-		case e.askedIn != s.number:
+		case e.askedIn() != s.number:
 			continue // moved to another node meanwhile
 		case class == causeTopology:
-			e.askedIn = 0
+			e.release()
 			r.delayMoved(index, e)
 		case len(c.indexes) > 1:
-			e.askedIn = 0
+			e.release()
 			e.flags |= flagAlone
 			r.enqueue(index, e)
 		default:
-			e.askedIn = 0
+			e.release()
 			s.delayRefused(index, e)
 			if !e.has(flagRefused) && e.has(flagWanted) {
 				e.flags |= flagRefused
-				refused = append(refused, e.subscription())
+				refused = append(refused, r.table.subscription(e))
 			}
 		}
 		r.settle(index)

@@ -147,7 +147,7 @@ func freePort(t *testing.T) string {
 
 // TestEntryStaysSmall: there is one entry a channel, and there may be a million channels.
 func TestEntryStaysSmall(t *testing.T) {
-	if broker.EntryBytes > 40 {
-		t.Fatalf("an entry takes %d bytes, want at most 40", broker.EntryBytes)
+	if broker.EntryBytes > 12 {
+		t.Fatalf("an entry takes %d bytes, want at most 12", broker.EntryBytes)
 	}
 }

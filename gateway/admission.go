@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/internal/names"
 )
 
 // admission counts the streams of the process, of each user and of each address, and refuses
@@ -13,39 +14,39 @@ import (
 type admission struct {
 	limits    Limits
 	total     atomic.Int64
-	users     counts[string]
-	addresses counts[netip.Addr]
+	users     holders
+	addresses holders
 }
 
-// ticket is a place that a stream takes; give it back with leave.
+// ticket is a place that a stream takes; give it back with leave. No pointers.
 type ticket struct {
-	user    string     // empty: not counted by user
-	address netip.Addr // zero: not counted by address
+	user    uint32 // number in admission.users; 0: not counted by user
+	address uint32 // number in admission.addresses; 0: not counted by address
 }
 
 func newAdmission(limits Limits) *admission {
 	return &admission{
 		limits: limits,
-		users:  counts[string]{of: make(map[string]int32)}, addresses: counts[netip.Addr]{of: make(map[netip.Addr]int32)},
+		users:  holders{tally: names.NewTally()}, addresses: holders{tally: names.NewTally()},
 	}
 }
 
 // enter takes a place for a stream of user from address. Loopback peers are not counted by
 // address.
-func (a *admission) enter(user string, address netip.Addr) (ticket, *refusal) {
-	t := ticket{user: user}
+func (a *admission) enter(user string, address netip.Addr) (t ticket, refused *refusal) {
 	if a.total.Add(1) > int64(a.limits.MaxConnections) && a.limits.MaxConnections > 0 {
 		a.total.Add(-1)
 		return ticket{}, refuse(refuseOverloaded, "this gateway holds as many streams as max-connections allows; try again")
 	}
-	if user != "" && !a.users.add(user, a.limits.MaxConnectionsPerUser) {
-		a.total.Add(-1)
-		return ticket{}, refuse(refuseTooManyConnections, "this user has as many streams as max-connections-per-user allows; close one first")
+	ok := true
+	if user != "" {
+		if t.user, ok = a.users.add(user, a.limits.MaxConnectionsPerUser); !ok {
+			a.leave(t)
+			return ticket{}, refuse(refuseTooManyConnections, "this user has as many streams as max-connections-per-user allows; close one first")
+		}
 	}
 	if address.IsValid() && !address.IsLoopback() {
-		t.address = auth.LimitKey(address)
-		if !a.addresses.add(t.address, a.limits.MaxConnectionsPerAddress) {
-			t.address = netip.Addr{}
+		if t.address, ok = a.addresses.add(auth.LimitKey(address), a.limits.MaxConnectionsPerAddress); !ok {
 			a.leave(t)
 			return ticket{}, refuse(refuseTooManyConnections, "this address has as many streams as max-connections-per-address allows; close one first")
 		}
@@ -56,35 +57,42 @@ func (a *admission) enter(user string, address netip.Addr) (ticket, *refusal) {
 // leave gives a place back.
 func (a *admission) leave(t ticket) {
 	a.total.Add(-1)
-	if t.user != "" {
+	if t.user != 0 {
 		a.users.remove(t.user)
 	}
-	if t.address.IsValid() {
+	if t.address != 0 {
 		a.addresses.remove(t.address)
 	}
 }
 
-// counts is a counter per key that forgets keys at zero, so it never holds more than one entry a
-// stream.
-type counts[K comparable] struct {
+// user is the id of the user whose place t is, "" if it is nobody's.
+func (a *admission) user(t ticket) string {
+	if t.user == 0 {
+		return ""
+	}
+	return a.users.key(t.user)
+}
+
+// holders is a tally for many goroutines. Its lock is held for no longer than a look-up takes.
+type holders struct {
 	mutex sync.Mutex
-	of    map[K]int32
+	tally *names.Tally
 }
 
-func (c *counts[K]) add(key K, limit int) bool {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if limit > 0 && int(c.of[key]) >= limit {
-		return false
-	}
-	c.of[key]++
-	return true
+func (h *holders) add(key string, limit int) (number uint32, ok bool) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	return h.tally.Add(key, limit)
 }
 
-func (c *counts[K]) remove(key K) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if c.of[key]--; c.of[key] <= 0 {
-		delete(c.of, key)
-	}
+func (h *holders) remove(number uint32) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	h.tally.Remove(number)
+}
+
+func (h *holders) key(number uint32) string {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	return h.tally.Key(number)
 }

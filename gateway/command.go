@@ -235,14 +235,11 @@ func (s *sessions) renewed(r *refreshed) {
 		return
 	}
 	one := s.at(slot)
-	if r.who == nil || r.who.User != s.who(one).User {
+	if r.who == nil || r.who.User != s.user(one) {
 		s.refuse(slot, proto.CodeUnauthorized, "the new token is not believed, or is another user's; the old one stays in force", "", r.ref)
 		return
 	}
-	if one.person == 0 {
-		one.person = s.addPerson(r.who, ticket{})
-	}
-	s.people[one.person].who = r.who
+	s.people.setGrants(one.person, s.grants(r.who))
 	s.setExpiry(one, r.who)
 	var lost []proto.Channel
 	s.shard.Channels(slot, func(channel proto.Channel, _ bool) bool {

@@ -14,7 +14,8 @@
 //
 // [Gateway] is safe for use by many goroutines. What is known of a stream (session) lives on its
 // loop, under the stream's slot, and is touched there only. What streams share across loops is
-// counted by admission.
+// counted by admission, which also keeps the users' ids; what tokens grant is kept once a loop
+// (people). Of an identity nothing else outlasts the handshake.
 //
 //	a session:  waiting ── all channels confirmed ──► live ── leave ──► (netio: ending, closed)
 //	               │                                   │

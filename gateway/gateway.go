@@ -17,6 +17,7 @@ import (
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/gateway/auth"
 	"github.com/millrace/millrace/hub"
+	"github.com/millrace/millrace/internal/names"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
@@ -31,6 +32,8 @@ type Gateway struct {
 	started time.Time
 
 	broker    broker.Broker
+	names     names.Store // of channels: the hub's and the broker's tables share their bytes
+	source    hub.Source
 	hub       *hub.Hub
 	loops     []*netio.Loop
 	sessions  []*sessions
@@ -136,16 +139,20 @@ func (g *Gateway) setUpIdentity() (err error) {
 
 func (g *Gateway) setUpBroker() error {
 	if g.options.Redis == "" {
-		g.broker = broker.NewMemory(broker.MemoryOptions{})
+		memory := broker.NewMemory(broker.MemoryOptions{})
+		g.broker = memory
+		g.source.Subscribe = func(sub broker.Subscription, _ names.Place) { memory.Subscribe(sub) }
+		g.source.Unsubscribe = memory.Unsubscribe
 		return nil
 	}
 	redis, err := broker.NewRedis(broker.RedisOptions{
-		URL: g.options.Redis, ChannelPrefix: g.options.ChannelPrefix, Logger: g.logger,
+		URL: g.options.Redis, ChannelPrefix: g.options.ChannelPrefix, Names: &g.names, Logger: g.logger,
 	})
 	if err != nil {
 		return err // and no *Redis that is nil in an interface that is not
 	}
 	g.broker = redis
+	g.source = hub.Source{Subscribe: redis.SubscribeNamed, Unsubscribe: redis.Unsubscribe}
 	return nil
 }
 
@@ -153,7 +160,7 @@ func (g *Gateway) setUpLoops() (err error) {
 	limits := g.options.Limits
 	g.hub, err = hub.New(hub.Options{
 		Loops: g.options.Loops, Epoch: g.epoch,
-		Source: hub.Source{Subscribe: g.broker.Subscribe, Unsubscribe: g.broker.Unsubscribe},
+		Source: g.source, Names: &g.names,
 		Events: hub.Events{
 			Subscribed: func(shard *hub.Shard, slot netio.Slot, channel proto.Channel) {
 				g.sessions[shard.Loop().Index()].subscribed(slot, channel)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -53,6 +54,7 @@ const (
 	sessionGreeted                            // connected was sent
 	sessionCounted                            // its place in the admission is to be given back
 	sessionAged                               // ends because of its age, not of its token
+	sessionHalfRead                           // has a message in sessions.halfRead
 )
 
 // session is what the gateway knows of a stream. No pointers.
@@ -61,19 +63,10 @@ type session struct {
 	_       uint8
 	waiting uint16 // subscriptions to be confirmed before connected
 	person  uint32 // index in sessions.people; 0: nobody in particular
-	reader  uint32 // index in sessions.readers; 0: nothing half-read
 	heard   netio.Tick
-	pinged  netio.Tick
-	begun   netio.Tick // waiting: when; else when the half-read message began
+	pinged  netio.Tick // until connected was sent: when the session began
 	expires netio.Tick // 0: never
-	pace    int64      // commands: the theoretical arrival time of GCRA, nanoseconds of the loop's clock
-}
-
-// person is who a stream belongs to, for those that are not simply anybody from loopback.
-type person struct {
-	who    *auth.Identity
-	ticket ticket
-	next   uint32
+	pace    uint32     // commands: the theoretical arrival time of GCRA, in microseconds
 }
 
 // sessions is the gateway's share of one loop. It runs on the loop's goroutine only.
@@ -82,13 +75,11 @@ type sessions struct {
 	loop    *netio.Loop
 	shard   *hub.Shard
 
-	slab       netio.Slab[session]
-	people     []person // 0 is nobody
-	freePerson uint32
-	readers    []reader // 0 is none
-	freeReader uint32
-	fresh      proto.MessageReader // reads for every stream with nothing half-read
-	asks       map[netio.Slot][]ask
+	slab     netio.Slab[session]
+	people   people
+	halfRead map[netio.Slot]*halfRead
+	fresh    proto.MessageReader // reads for every stream with nothing half-read
+	asks     map[netio.Slot][]ask
 
 	keepAlive [proto.FormCount]netio.Frame
 	ping      netio.Frame
@@ -105,9 +96,8 @@ type sessionCounters struct {
 
 func newSessions(g *Gateway, shard *hub.Shard) *sessions {
 	return &sessions{
-		gateway: g, shard: shard,
-		people: make([]person, 1), readers: make([]reader, 1),
-		asks: make(map[netio.Slot][]ask),
+		gateway: g, shard: shard, people: newPeople(),
+		halfRead: make(map[netio.Slot]*halfRead), asks: make(map[netio.Slot][]ask),
 	}
 }
 
@@ -148,7 +138,7 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 	s.highest = max(s.highest, slot)
 	one := s.at(slot)
 	tick := s.loop.Tick()
-	*one = session{flags: sessionHere | sessionCounted, heard: tick, pinged: tick, begun: tick}
+	*one = session{flags: sessionHere | sessionCounted, heard: tick, pinged: tick, pace: s.microseconds()}
 	if g.websocket {
 		one.flags |= sessionWebSocket
 		s.counters.websocket++
@@ -156,7 +146,7 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 		s.counters.sse++
 	}
 	if !g.who.Anonymous || g.ticket != (ticket{}) {
-		one.person = s.addPerson(g.who, g.ticket)
+		one.person = s.people.add(g.ticket, s.grants(g.who))
 	}
 	s.setExpiry(one, g.who)
 	s.shard.Join(slot, g.form)
@@ -193,7 +183,7 @@ func (s *sessions) greet(slot netio.Slot, one *session) {
 		}
 		return true
 	})
-	user := s.who(one).User
+	user := s.user(one)
 	s.debug(slot, "stream connected", "user", user, "channels", len(channels))
 	s.say(slot, "connected", proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels))
 }
@@ -266,38 +256,13 @@ func (s *sessions) closed(slot netio.Slot, reason netio.Reason) {
 		s.counters.sse--
 	}
 	delete(s.asks, slot)
-	s.freeHalfRead(one)
-	place := ticket{}
-	if one.person != 0 {
-		place = s.people[one.person].ticket
-		s.people[one.person] = person{next: s.freePerson}
-		s.freePerson = one.person
-	}
+	s.freeHalfRead(slot, one)
+	place := s.people.remove(one.person)
 	if one.flags&sessionCounted != 0 {
 		s.gateway.admission.leave(place)
 	}
 	*one = session{}
 	s.debug(slot, "stream ended", "reason", endName(reason))
-}
-
-func (s *sessions) addPerson(who *auth.Identity, place ticket) uint32 {
-	index := s.freePerson
-	if index != 0 {
-		s.freePerson = s.people[index].next
-	} else {
-		index = uint32(len(s.people))
-		s.people = append(s.people, person{})
-	}
-	s.people[index] = person{who: who, ticket: place}
-	return index
-}
-
-// who is the identity behind a session.
-func (s *sessions) who(one *session) *auth.Identity {
-	if one.person == 0 {
-		return auth.Anonymous()
-	}
-	return s.people[one.person].who
 }
 
 // setExpiry notes when the session ends by itself: when its token expires, or at its age.
@@ -325,9 +290,9 @@ func (s *sessions) tickIn(wait time.Duration) netio.Tick {
 func (s *sessions) arm(slot netio.Slot, one *session) {
 	var next netio.Tick
 	if one.flags&sessionWebSocket != 0 {
-		next = min(one.pinged+ticks(s.gateway.timings.heartbeat), one.heard+ticks(s.gateway.timings.silence))
-		if one.reader != 0 {
-			next = min(next, one.begun+ticks(s.gateway.timings.message))
+		next = min(s.heartbeatDue(one), one.heard+ticks(s.gateway.timings.silence))
+		if one.flags&sessionHalfRead != 0 {
+			next = min(next, s.halfRead[slot].begun+ticks(s.gateway.timings.message))
 		}
 		for _, asked := range s.asks[slot] {
 			next = min(next, asked.since+ticks(s.gateway.timings.confirm))
@@ -336,7 +301,7 @@ func (s *sessions) arm(slot netio.Slot, one *session) {
 		next = s.loop.LastWrite(slot) + s.keepAliveAfter(slot)
 	}
 	if one.flags&sessionGreeted == 0 {
-		next = min(next, one.begun+ticks(s.gateway.timings.confirm))
+		next = min(next, s.confirmDue(one))
 	}
 	if one.expires != 0 {
 		next = min(next, one.expires)
@@ -346,6 +311,20 @@ func (s *sessions) arm(slot netio.Slot, one *session) {
 		wait = time.Duration(next-s.loop.Tick()) * netio.TickLength
 	}
 	s.loop.SetTimer(slot, wait)
+}
+
+// confirmDue is when the wait for the first confirmations ends, of one that was not greeted.
+func (s *sessions) confirmDue(one *session) netio.Tick {
+	return one.pinged + ticks(s.gateway.timings.confirm)
+}
+
+// heartbeatDue is when to ping next: not before the greeting, which is a sign of life itself and
+// comes sooner, or the stream ends.
+func (s *sessions) heartbeatDue(one *session) netio.Tick {
+	if one.flags&sessionGreeted == 0 {
+		return math.MaxUint32
+	}
+	return one.pinged + ticks(s.gateway.timings.heartbeat)
 }
 
 // keepAliveAfter spreads the keep-alives of streams that fell silent together over 10% of the time.
@@ -364,7 +343,7 @@ func (s *sessions) timer(slot netio.Slot) {
 		s.expire(slot, one)
 		return
 	}
-	if one.flags&sessionGreeted == 0 && now >= one.begun+ticks(s.gateway.timings.confirm) {
+	if one.flags&sessionGreeted == 0 && now >= s.confirmDue(one) {
 		s.giveUpWaiting(slot, one)
 		if !s.loop.Open(slot) {
 			return
@@ -378,12 +357,6 @@ func (s *sessions) timer(slot netio.Slot) {
 	if s.loop.Open(slot) {
 		s.arm(slot, one)
 	}
-}
-
-// keyIsGone reports whether the key that verified the session's token has been rotated out.
-func (s *sessions) keyIsGone(one *session) bool {
-	who := s.who(one)
-	return s.gateway.verifier != nil && !who.Anonymous && !s.gateway.verifier.Trusted(who)
 }
 
 // expire ends a stream whose token is no longer good, or that is old enough.

@@ -67,10 +67,10 @@ func withoutHead(r *http.Request) *http.Request {
 	return asked
 }
 
-// reader is a half-read message of one stream.
-type reader struct {
-	message *proto.MessageReader
-	next    uint32
+// halfRead is a message of one stream that has begun.
+type halfRead struct {
+	message proto.MessageReader
+	begun   netio.Tick
 }
 
 // received takes what the peer of a stream sent.
@@ -80,8 +80,8 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 		return // whatever stands behind the request of an event stream is not read
 	}
 	messages := &s.fresh
-	if one.reader != 0 {
-		messages = s.readers[one.reader].message
+	if one.flags&sessionHalfRead != 0 {
+		messages = &s.halfRead[slot].message
 	}
 	limit := s.gateway.options.Limits.MaxMessageBytes
 	for {
@@ -91,7 +91,7 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 			return
 		}
 		if message.Op == proto.OpContinuation {
-			if s.keepHalfRead(one, messages) {
+			if s.keepHalfRead(slot, one, messages) {
 				s.arm(slot, one) // its deadline may come before the next ping
 			}
 			return
@@ -108,31 +108,23 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 
 // keepHalfRead stores a reader that is in the middle of something, and frees one that is not. It
 // reports whether a message has begun.
-func (s *sessions) keepHalfRead(one *session, messages *proto.MessageReader) (begun bool) {
+func (s *sessions) keepHalfRead(slot netio.Slot, one *session, messages *proto.MessageReader) (begun bool) {
 	switch {
 	case messages.Idle():
-		s.freeHalfRead(one)
-	case one.reader == 0:
-		index := s.freeReader
-		if index != 0 {
-			s.freeReader = s.readers[index].next
-		} else {
-			index = uint32(len(s.readers))
-			s.readers = append(s.readers, reader{})
-		}
-		own := *messages
-		s.readers[index] = reader{message: &own}
+		s.freeHalfRead(slot, one)
+	case one.flags&sessionHalfRead == 0:
+		s.halfRead[slot] = &halfRead{message: *messages, begun: s.loop.Tick()}
 		s.fresh = proto.MessageReader{}
-		one.reader, one.begun = index, s.loop.Tick()
+		one.flags |= sessionHalfRead
 		return true
 	}
 	return false
 }
 
-func (s *sessions) freeHalfRead(one *session) {
-	if one.reader != 0 {
-		s.readers[one.reader] = reader{next: s.freeReader}
-		s.freeReader, one.reader = one.reader, 0
+func (s *sessions) freeHalfRead(slot netio.Slot, one *session) {
+	if one.flags&sessionHalfRead != 0 {
+		delete(s.halfRead, slot)
+		one.flags &^= sessionHalfRead
 	}
 }
 
@@ -185,11 +177,12 @@ func (s *sessions) timerWebSocket(slot netio.Slot, one *session, now netio.Tick)
 		s.loop.Close(slot, endSilent)
 		return
 	}
-	if one.reader != 0 && now >= one.begun+ticks(s.gateway.timings.message) {
+	if one.flags&sessionHalfRead != 0 && now >= s.halfRead[slot].begun+ticks(s.gateway.timings.message) {
 		s.endWebSocket(slot, endUnfinishedMessage, proto.ClosePolicy, "Message not finished")
 		return
 	}
-	if now >= one.pinged+ticks(s.gateway.timings.heartbeat) {
+	one.pace = later(one.pace, s.microseconds())
+	if now >= s.heartbeatDue(one) {
 		one.pinged = now
 		s.loop.Offer(slot, s.ping, netio.Bulk, s.gateway.options.Limits.MaxQueueBytes)
 	}
@@ -215,7 +208,7 @@ func (s *sessions) endWebSocket(slot netio.Slot, reason netio.Reason, code proto
 	s.loop.End(slot, reason)
 }
 
-// pace holds a client to its rate of commands (GCRA: one number per stream). It reports whether
+// pace holds a client to its rate of commands (GCRA: one number a stream). It reports whether
 // the command may be carried out; one that may not is answered, and a client that goes on
 // regardless is closed.
 func (s *sessions) pace(slot netio.Slot, one *session) bool {
@@ -224,17 +217,17 @@ func (s *sessions) pace(slot netio.Slot, one *session) bool {
 	if rate <= 0 {
 		return true
 	}
-	const second = int64(1e9)
+	const second = 1_000_000 // microseconds
 	interval := second / int64(rate)
-	now := s.loop.Now()
-	arrival := max(one.pace, now)
-	switch ahead := arrival - now; {
+	now := s.microseconds()
+	arrival := later(one.pace, now)
+	switch ahead := int64(arrival - now); {
 	case ahead <= interval*int64(burst*rate):
-		one.pace = arrival + interval
+		one.pace = arrival + uint32(interval)
 		return true
 	case ahead <= interval*int64(2*burst*rate):
 		// Answered, and held against it: at twice the burst it is out.
-		one.pace = arrival + interval
+		one.pace = arrival + uint32(interval)
 		s.counters.rateLimited++
 		s.say(slot, "error", proto.AppendError(nil, proto.CodeRateLimited, "more commands than commands-per-second allows; slow down", "", nil))
 		return false
@@ -242,6 +235,18 @@ func (s *sessions) pace(slot netio.Slot, one *session) bool {
 		s.closeWebSocket(slot, endFlood, "Too many commands")
 		return false
 	}
+}
+
+// microseconds is the loop's clock as session.pace has it. It wraps after 71 minutes, so times are
+// compared with later only, and each WebSocket's is brought up to date by its timer.
+func (s *sessions) microseconds() uint32 { return uint32(s.loop.Now() / 1000) }
+
+// later is the later of two times less than 35 minutes apart.
+func later(one, other uint32) uint32 {
+	if int32(one-other) > 0 {
+		return one
+	}
+	return other
 }
 
 // burst is how many seconds' worth of commands may come at once.

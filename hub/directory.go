@@ -2,6 +2,7 @@ package hub
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ const loopsMax = 64
 // happened, which is why it calls it under the lock of the channel's stripe.
 type directory struct {
 	seed      maphash.Seed
+	store     *names.Store
 	source    Source
 	kindOf    func(channelType string) broker.Kind
 	wildcards atomic.Int64 // entries for patterns; 0 spares publish a look-up
@@ -25,26 +27,33 @@ type directory struct {
 }
 
 type stripe struct {
-	mutex   sync.Mutex
-	names   names.Index
-	entries []interest // 0 is none
-	free    uint32
+	mutex sync.Mutex
+	names names.Index
+	pages []*[interestPageLen]interest // entry 0 is none
+	high  uint32                       // entries handed out so far
+	free  uint32                       // the first entry given back
+	// shared says who wants a channel, a bit each, where that is more than one loop.
+	shared map[uint32]uint64
 }
 
-// interest is what is known of one channel that somebody wants.
+// interestPageLen is how many entries a stripe grows by: few, since there are many stripes.
+const interestPageLen = 64
+
+// interest is what is known of one channel that somebody wants. Most channels have one listener, so
+// the one loop that wants it stands in the entry itself. No pointers.
 type interest struct {
-	name      string
-	loops     uint64 // who wants it, a bit each
-	next      uint32 // free list
+	name      names.Place // held by the entry; of a free entry, the next one
+	loop      uint8       // who wants it, unless it is shared
+	shared    bool        // stripe.shared says who
 	confirmed bool
 }
 
-func newDirectory(source Source, kindOf func(string) broker.Kind) *directory {
-	d := &directory{seed: maphash.MakeSeed(), source: source, kindOf: kindOf}
+func newDirectory(store *names.Store, source Source, kindOf func(string) broker.Kind) *directory {
+	d := &directory{seed: maphash.MakeSeed(), store: store, source: source, kindOf: kindOf}
 	for i := range d.stripes {
 		s := &d.stripes[i]
-		s.entries = make([]interest, 1)
-		s.names = names.New(func(entry uint32) string { return s.entries[entry].name })
+		s.shared = make(map[uint32]uint64)
+		s.names = names.New(func(number uint32) string { return store.View(s.at(number).name) })
 	}
 	return d
 }
@@ -60,68 +69,96 @@ func (d *directory) subscription(channel string) broker.Subscription {
 	return broker.Subscription{Channel: channel, Kind: d.kindOf(typeOf(channel))}
 }
 
-// want adds loop to those that want channel and reports whether the broker has it confirmed.
-// channel is kept.
-func (d *directory) want(channel string, loop int) (confirmed bool) {
+// want adds loop to those that want channel. It gives the place of the name, good until the loop
+// no longer wants it, and reports whether the broker has it confirmed. channel is not kept.
+func (d *directory) want(channel string, loop int) (name names.Place, confirmed bool) {
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	entry := s.find(channel)
-	if entry == nil {
-		entry = s.add(channel)
-		if isWildcard(channel) {
-			d.wildcards.Add(1)
-		}
-		d.source.Subscribe(d.subscription(channel))
+	if number := s.names.Find(channel); number != 0 {
+		s.setLoops(number, s.loops(number)|1<<loop)
+		return s.at(number).name, s.at(number).confirmed
 	}
-	entry.loops |= 1 << loop
-	return entry.confirmed
+	name = d.store.Put(channel)
+	s.add(name, loop)
+	if isWildcard(channel) {
+		d.wildcards.Add(1)
+	}
+	d.source.Subscribe(d.subscription(channel), name)
+	return name, false
 }
 
-// unwant is the end of a want.
+// unwant is the end of a want. channel is not kept.
 func (d *directory) unwant(channel string, loop int) {
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	entry := s.find(channel)
-	if entry == nil {
+	number := s.names.Find(channel)
+	if number == 0 {
 		return
 	}
-	entry.loops &^= 1 << loop
-	if entry.loops == 0 {
-		s.remove(channel)
-		if isWildcard(channel) {
-			d.wildcards.Add(-1)
-		}
-		d.source.Unsubscribe(d.subscription(channel))
+	if rest := s.loops(number) &^ (1 << loop); rest != 0 {
+		s.setLoops(number, rest)
+		return
 	}
+	d.store.Drop(s.remove(number, channel))
+	if isWildcard(channel) {
+		d.wildcards.Add(-1)
+	}
+	d.source.Unsubscribe(d.subscription(channel))
 }
 
-func (s *stripe) find(channel string) *interest {
-	if number := s.names.Find(channel); number != 0 {
-		return &s.entries[number]
-	}
-	return nil
+func (s *stripe) at(number uint32) *interest {
+	return &s.pages[number/interestPageLen][number%interestPageLen]
 }
 
-func (s *stripe) add(channel string) *interest {
+// loops gives who wants an entry, a bit each.
+func (s *stripe) loops(number uint32) uint64 {
+	if entry := s.at(number); !entry.shared {
+		return 1 << entry.loop
+	}
+	return s.shared[number]
+}
+
+// setLoops notes who wants an entry: at least one.
+func (s *stripe) setLoops(number uint32, loops uint64) {
+	entry := s.at(number)
+	if bits.OnesCount64(loops) > 1 {
+		entry.shared = true
+		s.shared[number] = loops
+		return
+	}
+	if entry.shared {
+		delete(s.shared, number)
+	}
+	entry.shared, entry.loop = false, uint8(bits.TrailingZeros64(loops))
+}
+
+func (s *stripe) add(name names.Place, loop int) {
 	number := s.free
 	if number != 0 {
-		s.free = s.entries[number].next
+		s.free = uint32(s.at(number).name)
 	} else {
-		number = uint32(len(s.entries))
-		s.entries = append(s.entries, interest{})
+		s.high++
+		number = s.high
+		if number/interestPageLen >= uint32(len(s.pages)) {
+			s.pages = append(s.pages, new([interestPageLen]interest))
+		}
 	}
-	s.entries[number] = interest{name: channel}
+	*s.at(number) = interest{name: name, loop: uint8(loop)}
 	s.names.Add(number)
-	return &s.entries[number]
 }
 
-func (s *stripe) remove(channel string) {
-	number := s.names.Find(channel)
+// remove forgets an entry that the last who wanted it leaves, and gives its name to be dropped.
+func (s *stripe) remove(number uint32, channel string) (name names.Place) {
 	s.names.Remove(channel)
-	s.entries[number] = interest{next: s.free}
+	if s.at(number).shared {
+		delete(s.shared, number)
+	}
+	name = s.at(number).name
+	*s.at(number) = interest{name: names.Place(s.free)}
 	s.free = number
+	return name
 }
 
 // wanting gives the loops that want channel, a bit each.
@@ -129,8 +166,8 @@ func (d *directory) wanting(channel string) uint64 {
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if entry := s.find(channel); entry != nil {
-		return entry.loops
+	if number := s.names.Find(channel); number != 0 {
+		return s.loops(number)
 	}
 	return 0
 }
@@ -141,12 +178,12 @@ func (d *directory) setConfirmed(channel string, confirmed bool) (loops uint64) 
 	s := d.stripe(channel)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	entry := s.find(channel)
-	if entry == nil {
+	number := s.names.Find(channel)
+	if number == 0 {
 		return 0
 	}
-	entry.confirmed = confirmed
-	return entry.loops
+	s.at(number).confirmed = confirmed
+	return s.loops(number)
 }
 
 // count gives the number of channels that somebody wants.

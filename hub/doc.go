@@ -12,8 +12,10 @@
 //
 // A member, its subscriptions and the channels of a shard belong to the shard's loop: every
 // method of [Shard] runs on that loop's goroutine. Methods of [Hub] may be called from any
-// goroutine. The directory is held by striped locks that are taken for a map access and never
-// while waiting.
+// goroutine. The directory is held by striped locks that are taken for a look-up and never while
+// waiting. The bytes of a channel's name stand once in the process, in Options.Names: the directory
+// holds them, shards look at them there as long as they want the channel, and a broker may hold
+// them too. Whatever leaves the hub with a name in it has a copy.
 //
 // # Walks
 //

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/names"
 	"github.com/millrace/millrace/internal/sockettest"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
@@ -52,7 +53,10 @@ func newHarness(t testing.TB, loops int, change func(*Options)) *harness {
 	}
 	options := Options{
 		Loops: loops, Epoch: "life",
-		Source: Source{Subscribe: note(""), Unsubscribe: note("-")},
+		Source: Source{
+			Subscribe:   func(s broker.Subscription, _ names.Place) { note("")(s) },
+			Unsubscribe: note("-"),
+		},
 		Events: Events{
 			Subscribed: func(_ *Shard, _ netio.Slot, channel proto.Channel) {
 				h.mutex.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/names"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
@@ -19,7 +20,9 @@ import (
 // Source is where the hub says what it wants to hear: the broker. Neither call may block; both
 // come under a lock of the directory, so they must not call back.
 type Source struct {
-	Subscribe   func(broker.Subscription)
+	// Subscribe is told where [Options.Names] keeps the channel's name; the hub holds it there
+	// until it has called Unsubscribe.
+	Subscribe   func(sub broker.Subscription, name names.Place)
 	Unsubscribe func(broker.Subscription)
 }
 
@@ -31,11 +34,12 @@ type Events struct {
 	Mail func(shard *Shard, item any)
 }
 
-// Options says how a hub behaves. All fields are required.
+// Options says how a hub behaves. All fields are required but for Names.
 type Options struct {
 	Loops            int    // 1..63
 	Epoch            string // of this gateway's life; [A-Za-z0-9]
 	Source           Source
+	Names            *names.Store // keeps the channels' names; nil: a store of the hub's own
 	Events           Events
 	KindOf           func(channelType string) broker.Kind
 	MaxQueueBytes    int // unsent bytes of a stream; 0: no limit
@@ -86,8 +90,11 @@ func New(options Options) (*Hub, error) {
 	if options.Loops < 1 || options.Loops >= loopsMax {
 		return nil, fmt.Errorf("hub: %d loops; it takes 1 to %d", options.Loops, loopsMax-1)
 	}
+	if options.Names == nil {
+		options.Names = &names.Store{}
+	}
 	h := &Hub{
-		options: options, directory: newDirectory(options.Source, options.KindOf),
+		options: options, directory: newDirectory(options.Names, options.Source, options.KindOf),
 		delay: hdrhistogram.New(1, time.Minute.Microseconds(), 2),
 	}
 	for index := range options.Loops {

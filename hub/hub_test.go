@@ -17,11 +17,15 @@ import (
 )
 
 func TestSizes(t *testing.T) {
-	if size := unsafe.Sizeof(member{}); size != 16 {
-		t.Errorf("a member takes %d bytes, not 16", size)
-	}
-	if size := unsafe.Sizeof(block{}); size != 28 {
-		t.Errorf("a block takes %d bytes, not 28", size)
+	for name, size := range map[string][2]uintptr{
+		"member":   {unsafe.Sizeof(member{}), 16},
+		"block":    {unsafe.Sizeof(block{}), 12},
+		"channel":  {unsafe.Sizeof(channel{}), 24},
+		"interest": {unsafe.Sizeof(interest{}), 8},
+	} {
+		if size[0] != size[1] {
+			t.Errorf("a %s takes %d bytes, not %d", name, size[0], size[1])
+		}
 	}
 }
 

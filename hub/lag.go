@@ -47,7 +47,7 @@ func (s *Shard) Drained(slot netio.Slot) {
 	m.flags &^= memberLagging
 	for index, after := range l.after {
 		c := s.channels.At(index)
-		gap := proto.AppendGap(nil, c.name.Name(), s.eventID(c, after), proto.GapSlow)
+		gap := proto.AppendGap(nil, s.text(c), s.eventID(c, after), proto.GapSlow)
 		s.loop.SendBytes(slot, proto.AppendMessage(nil, m.form, "gap", gap))
 		s.counters.Gaps[proto.GapSlow]++
 	}

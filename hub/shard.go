@@ -24,8 +24,12 @@ type Shard struct {
 	freeChannel uint32
 	highChannel uint32
 	names       names.Index
+	crowds      netio.Slab[crowd] // of channels with more than one stream: few, so they may have pointers
+	freeCrowd   uint32
+	highCrowd   uint32
 	wildcards   map[string]uint32 // by type: the channel "type:*"
 
+	asked      []netio.Slot // room for those whose channel was confirmed just now
 	walks      walkQueue
 	stepsMax   int // walkStepsMax, unless a test wants it smaller
 	expressMax int // expressMax, likewise
@@ -48,7 +52,7 @@ type Counters struct {
 // member is what the hub knows of a stream. No pointers.
 type member struct {
 	first subscription
-	more  uint32 // block with further subscriptions
+	more  uint32 // block with a further subscription
 	count uint16
 	form  proto.Form
 	flags memberFlags
@@ -69,10 +73,11 @@ type subscription struct {
 
 const askedBit = 1 << 31
 
-// block holds further subscriptions of a member. No pointers.
+// block holds one further subscription of a member; most that have more than one have two. No
+// pointers.
 type block struct {
-	subscriptions [3]subscription
-	next          uint32
+	subscription
+	next uint32
 }
 
 func newShard(h *Hub, index int) *Shard {
@@ -84,7 +89,7 @@ func newShard(h *Hub, index int) *Shard {
 	}
 	s.blocks.Grow(0)
 	s.channels.Grow(0)
-	s.names = names.New(func(entry uint32) string { return s.channels.At(entry).name.Name() })
+	s.names = names.New(func(entry uint32) string { return s.text(s.channels.At(entry)) })
 	return s
 }
 
@@ -164,11 +169,11 @@ func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel) Outcome {
 		index = s.addChannel(name)
 	}
 	c := s.channels.At(index)
-	if c.confirmed {
-		s.add(m, subscription{channel: index, position: c.add(slot)})
+	if c.has(channelConfirmed) {
+		s.add(m, subscription{channel: index, position: s.addMember(c, slot)})
 		return Confirmed
 	}
-	s.add(m, subscription{channel: index, position: c.ask(slot) | askedBit})
+	s.add(m, subscription{channel: index, position: s.addAsked(c, slot) | askedBit})
 	return Asked
 }
 
@@ -194,7 +199,7 @@ func (s *Shard) Unsubscribe(slot netio.Slot, name proto.Channel) bool {
 // says false.
 func (s *Shard) Channels(slot netio.Slot, yield func(name proto.Channel, confirmed bool) bool) {
 	s.each(s.members.At(uint32(slot)), func(sub *subscription) bool {
-		return yield(s.channels.At(sub.channel).name, sub.position&askedBit == 0)
+		return yield(s.nameOf(s.channels.At(sub.channel)), sub.position&askedBit == 0)
 	})
 }
 
@@ -205,10 +210,8 @@ func (s *Shard) each(m *member, visit func(*subscription) bool) {
 	}
 	for at := m.more; at != 0; {
 		b := s.blocks.At(at)
-		for i := range b.subscriptions {
-			if b.subscriptions[i].channel != 0 && !visit(&b.subscriptions[i]) {
-				return
-			}
+		if b.channel != 0 && !visit(&b.subscription) {
+			return
 		}
 		at = b.next
 	}
@@ -220,10 +223,8 @@ func (s *Shard) find(m *member, channel uint32) *subscription {
 	}
 	for at := m.more; at != 0; {
 		b := s.blocks.At(at)
-		for i := range b.subscriptions {
-			if b.subscriptions[i].channel == channel {
-				return &b.subscriptions[i]
-			}
+		if b.channel == channel {
+			return &b.subscription
 		}
 		at = b.next
 	}
@@ -246,7 +247,7 @@ func (s *Shard) add(m *member, sub subscription) {
 		}
 		b := s.blocks.At(index)
 		*b = block{next: m.more}
-		m.more, place = index, &b.subscriptions[0]
+		m.more, place = index, &b.subscription
 	}
 	*place = sub
 }
@@ -255,7 +256,7 @@ func (s *Shard) add(m *member, sub subscription) {
 func (s *Shard) withdraw(sub *subscription) {
 	index := sub.channel
 	c := s.channels.At(index)
-	c.leave(sub.position)
+	s.vacate(c, sub.position)
 	*sub = subscription{}
 	s.counters.Subscriptions--
 	s.closeHoles(c, index)

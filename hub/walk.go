@@ -11,6 +11,8 @@ const (
 	walkStepsMax = 4096
 	// expressMax is the largest number of receivers whose sockets need not wait behind a crowd's.
 	expressMax = 64
+	// askedRoomMax is how many slots of room a shard keeps for those whose channel is confirmed.
+	askedRoomMax = 1024
 )
 
 // walk is one thing to be brought to the members that a channel, and the wildcard over it, had
@@ -108,7 +110,7 @@ func (s *Shard) begin(w walk) {
 	}{{w.exact, &w.exactEnd}, {w.wildcard, &w.wildcardEnd}} {
 		if part.channel != 0 {
 			c := s.channels.At(part.channel)
-			*part.end = c.positions()
+			*part.end = s.positions(c)
 			c.walks++
 		}
 	}
@@ -134,7 +136,7 @@ func (s *Shard) step(w *walk, budget int) (visited int) {
 		if position >= w.exactEnd {
 			channel, position = w.wildcard, position-w.exactEnd
 		}
-		slot := s.channels.At(channel).at(position)
+		slot := s.memberAt(s.channels.At(channel), position)
 		if slot == 0 {
 			continue
 		}
@@ -152,7 +154,7 @@ func (s *Shard) step(w *walk, budget int) (visited int) {
 // visit brings w to one member.
 func (s *Shard) visit(w *walk, slot netio.Slot, channel uint32) {
 	if w.event == nil && w.gap == nil {
-		s.hub.options.Events.Subscribed(s, slot, s.channels.At(channel).name)
+		s.hub.options.Events.Subscribed(s, slot, s.nameOf(s.channels.At(channel)))
 		return
 	}
 	m := s.members.At(uint32(slot))
@@ -216,36 +218,39 @@ func (s *Shard) changeInterest(channel string, change *interestChange) {
 		return
 	}
 	c := s.channels.At(index)
-	c.confirmed = change.confirmed
+	c.setConfirmed(change.confirmed)
 	if !change.confirmed {
 		return
 	}
 	if change.lost {
 		s.gap(index, proto.GapBroker)
 	}
-	asked := c.takeAsked()
-	if len(asked) == 0 {
+	s.asked = s.takeAsked(c, s.asked[:0])
+	if len(s.asked) == 0 {
 		return
 	}
 	// Everybody who waited is a member from here on, so that the next event's walk includes
 	// them; the walk that tells them so comes before it.
-	first := c.positions()
-	for _, slot := range asked {
+	first := s.positions(c)
+	for _, slot := range s.asked {
 		if slot != 0 {
-			s.find(s.members.At(uint32(slot)), index).position = c.add(slot)
+			s.find(s.members.At(uint32(slot)), index).position = s.addMember(c, slot)
 		}
 	}
+	if cap(s.asked) > askedRoomMax {
+		s.asked = nil
+	}
 	c.walks++
-	s.walks.push(walk{exact: index, next: first, exactEnd: c.positions(), lane: netio.Bulk})
+	s.walks.push(walk{exact: index, next: first, exactEnd: s.positions(c), lane: netio.Bulk})
 }
 
 // gap tells every member of a channel that it may have missed something.
 func (s *Shard) gap(index uint32, reason proto.GapReason) {
 	c := s.channels.At(index)
-	if c.members() == 0 {
+	if s.memberCount(c) == 0 {
 		return
 	}
-	gap := proto.AppendGap(nil, c.name.Name(), s.eventID(c, c.last), reason)
+	gap := proto.AppendGap(nil, s.text(c), s.eventID(c, c.last), reason)
 	s.begin(walk{exact: index, exactAfter: c.last, gap: gap, reason: reason})
 }
 
@@ -260,5 +265,5 @@ func (s *Shard) eventID(c *channel, order uint64) string {
 	if order == 0 {
 		return ""
 	}
-	return string(proto.AppendEventID(nil, c.name.Name(), s.hub.options.Epoch, order))
+	return string(proto.AppendEventID(nil, s.text(c), s.hub.options.Epoch, order))
 }

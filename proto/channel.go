@@ -156,6 +156,16 @@ func NewChannel(typ, id, userID string) (Channel, error) {
 	return ParseChannel(typ + ":" + id + ":" + userID)
 }
 
+// Colons gives the offsets of the colons in the name; second is 0 where there are two parts. With
+// the name they are all that a channel is: see [MakeChannel].
+func (c Channel) Colons() (first, second uint8) { return c.first, c.second }
+
+// MakeChannel makes a channel again from the name and the colons that it had, which it believes:
+// for who keeps so many channels that 24 bytes for each are too many.
+func MakeChannel(name string, first, second uint8) Channel {
+	return Channel{name: name, first: first, second: second}
+}
+
 // Name is the whole name, as it goes into Redis behind the configured prefix.
 func (c Channel) Name() string { return c.name }
 

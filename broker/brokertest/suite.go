@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ func Run(t *testing.T, start func(t testing.TB) Engine) {
 	}{
 		{"every event after the confirmation arrives once and in order", testOrder},
 		{"a channel that nobody asked for is silent", testSilence},
+		{"what can't be a channel's name is passed over", testBadName},
 		{"a pattern hears all its channels", testPattern},
 		{"channel and pattern hand an event over once", testOnce},
 		{"equal events in a row are all handed over", testEqualEvents},
@@ -137,6 +139,22 @@ func testSilence(t *testing.T, e Engine) {
 	wantEvents(t, r, "job:1", []string{"end"})
 	if count := r.Count(Event); count != 1 {
 		t.Fatalf("%d events, want 1", count)
+	}
+}
+
+func testBadName(t *testing.T, e Engine) {
+	b, r := e.Start(t, lingerLong)
+	longest := "job:" + strings.Repeat("1", 251)
+	for _, sub := range []broker.Subscription{plain(""), plain(longest + "1"), {Channel: "job:1", Kind: broker.Pattern + 1}} {
+		b.Subscribe(sub)
+		b.Unsubscribe(sub)
+	}
+	b.Subscribe(plain(longest))
+	r.WaitConfirmed(t, plain(longest), 1)
+	publish(t, b, broker.Plain, longest, "end")
+	wantEvents(t, r, longest, []string{"end"})
+	if stats := b.Stats(); stats.Subscribed != 1 || stats.Pending != 0 {
+		t.Errorf("%d subscriptions and %d pending, want one", stats.Subscribed, stats.Pending)
 	}
 }
 

@@ -42,6 +42,7 @@ type Policy struct {
 	broadcast     []string
 	authenticated bool
 	anyPublic     bool
+	asks          bool
 	needsToken    bool
 	webhook       *asker
 }
@@ -134,6 +135,7 @@ func (p *Policy) summarize() {
 	p.anyPublic = !p.authenticated || p.fallback.Access == Public
 	for _, namespace := range p.namespaces {
 		p.anyPublic = p.anyPublic || namespace.Access == Public
+		p.asks = p.asks || namespace.Access == ByWebhook
 		p.needsToken = p.needsToken || (namespace.Webhook != nil && namespace.Webhook.ForwardToken)
 	}
 }
@@ -166,6 +168,10 @@ func (p *Policy) Namespace(typ string) *Namespace {
 
 // AnyPublic reports whether somebody without a token can listen to anything at all.
 func (p *Policy) AnyPublic() bool { return p.anyPublic }
+
+// Asks reports whether [Policy.Decide] may leave anything to [Policy.Ask], which tells tokens of one
+// user apart: whoever asks later must have kept the token's hash.
+func (p *Policy) Asks() bool { return p.asks }
 
 // NeedsToken reports whether a webhook is to receive the users' tokens, so that identities must
 // keep them (KeepToken of package auth's Options).

@@ -83,18 +83,20 @@ func ClientAddress(r *http.Request, trusted Proxies) netip.Addr {
 	return client
 }
 
-// LimitKey is what the streams of an address are counted by: the address itself, or of IPv6 its
-// /64, within which one customer can take any address.
-func LimitKey(address netip.Addr) netip.Addr {
-	address = address.Unmap()
-	if !address.Is6() {
-		return address
+// LimitKey is what the streams of an address are counted by: the 4 bytes of an IPv4 address, or of
+// IPv6 the 8 bytes of its /64, within which one customer can take any address. It is empty for the
+// invalid address.
+func LimitKey(address netip.Addr) string {
+	switch address = address.Unmap(); {
+	case address.Is4():
+		bytes := address.As4()
+		return string(bytes[:])
+	case address.Is6():
+		bytes := address.As16()
+		return string(bytes[:limitBitsIPv6/8])
+	default:
+		return ""
 	}
-	prefix, err := address.WithZone("").Prefix(limitBitsIPv6)
-	if err != nil {
-		return address
-	}
-	return prefix.Addr()
 }
 
 // peerAddress is the address of the connection's other end, or the invalid one.

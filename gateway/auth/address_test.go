@@ -58,18 +58,18 @@ func TestParseProxiesRefuses(t *testing.T) {
 
 func TestLimitKey(t *testing.T) {
 	for address, want := range map[string]string{
-		"203.0.113.9":          "203.0.113.9",
-		"::ffff:203.0.113.9":   "203.0.113.9",
-		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::",
-		"2001:db8:1:2:ffff::1": "2001:db8:1:2::",
-		"2001:db8:1:3::1":      "2001:db8:1:3::",
-		"fe80::1%eth0":         "fe80::",
+		"203.0.113.9":          "\xcb\x00\x71\x09",
+		"::ffff:203.0.113.9":   "\xcb\x00\x71\x09",
+		"2001:db8:1:2:3:4:5:6": "\x20\x01\x0d\xb8\x00\x01\x00\x02",
+		"2001:db8:1:2:ffff::1": "\x20\x01\x0d\xb8\x00\x01\x00\x02",
+		"2001:db8:1:3::1":      "\x20\x01\x0d\xb8\x00\x01\x00\x03",
+		"fe80::1%eth0":         "\xfe\x80\x00\x00\x00\x00\x00\x00",
 	} {
-		if got := LimitKey(netip.MustParseAddr(address)).String(); got != want {
-			t.Errorf("%s counts as %s, want %s", address, got, want)
+		if got := LimitKey(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s counts as %x, want %x", address, got, want)
 		}
 	}
-	if LimitKey(netip.Addr{}).IsValid() {
+	if LimitKey(netip.Addr{}) != "" {
 		t.Error("no address became one")
 	}
 }

@@ -170,7 +170,7 @@ func TestKeySetVerifies(t *testing.T) {
 			if err != nil {
 				t.Fatalf("refused for %s", err.(*Refusal).Reason)
 			}
-			if !verifier.Trusted(identity) {
+			if !verifier.Trusted(grantsOf(identity)) {
 				t.Fatal("the key is not trusted")
 			}
 		})
@@ -204,12 +204,13 @@ func TestKeySetRotates(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the new key is refused for %s", err.(*Refusal).Reason)
 	}
-	if verifier.Trusted(old) || !verifier.Trusted(fresh) {
-		t.Fatalf("trusted: old %v, new %v", verifier.Trusted(old), verifier.Trusted(fresh))
+	if verifier.Trusted(grantsOf(old)) || !verifier.Trusted(grantsOf(fresh)) {
+		t.Fatalf("trusted: old %v, new %v", verifier.Trusted(grantsOf(old)), verifier.Trusted(grantsOf(fresh)))
 	}
 	_, err = verifier.Verify(t.Context(), signed(jwt.SigningMethodES256, made.ec, "old"))
 	wantReason(t, err, KeyUnknown)
-	if allocations := testing.AllocsPerRun(100, func() { verifier.Trusted(fresh) }); allocations != 0 {
+	grants := grantsOf(fresh)
+	if allocations := testing.AllocsPerRun(100, func() { verifier.Trusted(grants) }); allocations != 0 {
 		t.Errorf("Trusted allocates %v times", allocations)
 	}
 }
@@ -225,7 +226,7 @@ func TestKeySetRefreshesByItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	host.answer(keys())
-	eventually(t, "a key that was taken back is no longer trusted", func() bool { return !verifier.Trusted(identity) })
+	eventually(t, "a key that was taken back is no longer trusted", func() bool { return !verifier.Trusted(grantsOf(identity)) })
 }
 
 // TestKeySetHostAwayAtStart fails closed and recovers.
@@ -287,7 +288,7 @@ func TestKeySetOutlivesItsHost(t *testing.T) {
 				_, err := verifier.Verify(t.Context(), signed(jwt.SigningMethodES256, made.ec, "other "+name))
 				return err.(*Refusal).Reason == KeyFetch
 			})
-			if _, err := verifier.Verify(t.Context(), token); err != nil || !verifier.Trusted(identity) {
+			if _, err := verifier.Verify(t.Context(), token); err != nil || !verifier.Trusted(grantsOf(identity)) {
 				t.Fatalf("the known key is lost: %v", err)
 			}
 		})

@@ -209,18 +209,20 @@ func isCompact(token string) bool {
 	return dots == 2
 }
 
-// Trusted reports whether the key that verified the identity's token is still among the keys, so
-// that a sweep can close the streams of a key that was rotated out. While the key set is out of
-// reach, the keys last seen count. It allocates nothing and may be called on a loop.
-func (v *Verifier) Trusted(identity *Identity) bool {
+// Trusted reports whether the key that verified an identity's token is still among the keys, so
+// that a sweep can close the streams of a key that was rotated out; the identity is given by its
+// grants (see [Identity.AppendGrants]). While the key set is out of reach, the keys last seen
+// count. It allocates nothing and may be called on a loop.
+func (v *Verifier) Trusted(grants string) bool {
+	thumb := grantsThumbprint(grants)
 	for _, keys := range v.static {
 		for _, candidate := range keys {
-			if candidate.thumb == identity.key {
+			if candidate.thumb == thumb {
 				return true
 			}
 		}
 	}
-	return v.remote != nil && v.remote.holds(identity.key)
+	return v.remote != nil && v.remote.holds(thumb)
 }
 
 // candidatesFor finds the keys that may verify the token, by its header alone. Of the header only

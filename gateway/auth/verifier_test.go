@@ -167,10 +167,10 @@ func TestVerifyEachAlgorithm(t *testing.T) {
 			if identity.User != "ada" || identity.Anonymous || !identity.Expires.IsZero() || identity.TokenHash == [16]byte{} {
 				t.Fatalf("identity is wrong: %+v", identity)
 			}
-			if !verifier.Trusted(identity) {
+			if !verifier.Trusted(grantsOf(identity)) {
 				t.Fatal("the key that just verified the token is not trusted")
 			}
-			if verifier.Trusted(&Identity{key: thumbprint{1}}) {
+			if verifier.Trusted(grantsOf(&Identity{key: thumbprint{1}})) {
 				t.Fatal("a key that nobody has is trusted")
 			}
 		})

@@ -42,7 +42,7 @@ func TestIndexAgainstAMap(t *testing.T) {
 	for entry := range there {
 		x.Remove(names[entry])
 	}
-	if x.count != 0 || len(x.places) != indexLenMin {
+	if x.count != 0 || len(x.places) != placesMin {
 		t.Errorf("empty, it counts %d in %d places", x.count, len(x.places))
 	}
 }
