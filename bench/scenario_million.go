@@ -33,6 +33,10 @@ type fleet struct {
 	live     int
 }
 
+func millionSeconds(s *Settings) float64 {
+	return 30 + s.MillionKeepalive + 200*float64(s.Million)/1e6
+}
+
 // runMillion holds as many streams as are asked for, half of them over each wire: what they cost,
 // at rest and with one event for all of them.
 func runMillion(ctx context.Context, c *cell) error {
@@ -62,7 +66,7 @@ func (f *fleet) startGateways(ctx context.Context, count int) error {
 		return err
 	}
 	for range count {
-		running, err := f.start(ctx, startOptions{address: address, streams: fleetStreamsEach})
+		running, err := f.start(ctx, startOptions{address: address})
 		if err != nil {
 			return err
 		}
@@ -94,7 +98,7 @@ func listeners(address string) int {
 
 func (f *fleet) startCrowds(ctx context.Context, count int) error {
 	for i := range count {
-		crowd, err := f.site.crowd(ctx, 0)
+		crowd, err := f.site.crowd(ctx)
 		if err != nil {
 			return err
 		}
@@ -159,8 +163,8 @@ func (f *fleet) ramp(ctx context.Context) error {
 	f.add("connect", map[string]float64{
 		metricStreams: float64(f.live), metricSeconds: took.Seconds(), metricPerSecond: float64(f.live) / took.Seconds(),
 		metricMemoryBytes: float64(after), metricBaseBytes: float64(before), metricProcesses: float64(len(f.crowds)),
-		metricBytesPerStream: float64(after-before) / float64(f.live),
-		metricKernelBytes:    float64(kernelAfter - kernelBefore), metricKernelPerStream: float64(kernelAfter-kernelBefore) / float64(f.live),
+		metricStreamsBytes: float64(after - before), metricBytesPerStream: float64(after-before) / float64(f.live),
+		metricKernelBytes: float64(kernelAfter - kernelBefore), metricKernelPerStream: float64(kernelAfter-kernelBefore) / float64(f.live),
 	})
 	return ctx.Err()
 }

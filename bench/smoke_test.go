@@ -22,8 +22,8 @@ func TestRunWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(result.Failures) > 0 {
-		t.Fatalf("measurements failed: %q", result.Failures)
+	if failures := result.Failures(); len(failures) > 0 {
+		t.Fatalf("measurements failed: %q", failures)
 	}
 	if want := 3 * 2 * 3; len(result.Samples) != want {
 		t.Errorf("%d samples, expected %d", len(result.Samples), want)
@@ -37,7 +37,7 @@ func TestRunWhole(t *testing.T) {
 			t.Errorf("%s over %s, %s: no CPU time: %v", s.Subject, s.Wire, s.Case, s.Metrics)
 		}
 	}
-	if !strings.Contains(progress.String(), "fanout, floor over ws") {
+	if !strings.Contains(progress.String(), "floor over ws: fanout") {
 		t.Errorf("progress says nothing of the floor: %s", &progress)
 	}
 }
@@ -66,7 +66,7 @@ func TestRunRest(t *testing.T) {
 		"gateways one", "gateways ten", "million connect", "million rest", "million broadcast",
 	} {
 		if !cases[want] {
-			t.Errorf("no sample of %q; failures: %q", want, result.Failures)
+			t.Errorf("no sample of %q; failures: %q", want, result.Failures())
 		}
 	}
 }
@@ -84,7 +84,7 @@ func TestRunEndsEarly(t *testing.T) {
 		cancel(errors.New("told to end"))
 	}()
 	result, err := Run(ctx, Options{
-		Scenarios: []string{"keepalive"}, Subjects: []string{"floor"}, Wires: []Wire{SSE}, Streams: 10, Rounds: 1, Binary: program(t),
+		Scenarios: []string{"fanout"}, Subjects: []string{"floor"}, Duration: time.Hour, Wires: []Wire{SSE}, Streams: 10, Rounds: 1, Binary: program(t),
 	})
 	if !<-watched {
 		t.Error("the run started no processes")
@@ -115,8 +115,8 @@ func TestFloorWritesOncePerDelivery(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.close()
-			c := &cell{subject: floor{gather: test.gather}, wire: WebSocket, settings: &Settings{Streams: streams, MessageBytes: 154}, site: s}
-			l, err := c.crowded(t.Context(), false)
+			c := &cell{Cell: Cell{Wire: WebSocket}, subject: floor{gather: test.gather}, stand: &stand{site: s}, settings: &Settings{Streams: streams, MessageBytes: 154}}
+			l, err := c.crowded(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,8 +158,8 @@ func TestCrowdNoticesLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	c := &cell{subject: floor{}, wire: SSE, settings: &Settings{Streams: 10, MessageBytes: 154}, site: s}
-	l, err := c.crowded(t.Context(), false)
+	c := &cell{Cell: Cell{Wire: SSE}, subject: floor{}, stand: &stand{site: s}, settings: &Settings{Streams: 10, MessageBytes: 154}}
+	l, err := c.crowded(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,8 +191,8 @@ func TestCrowdReconnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	c := &cell{subject: plain{}, wire: WebSocket, settings: &Settings{Streams: 200, MessageBytes: 154}, site: s}
-	l, err := c.crowded(t.Context(), true)
+	c := &cell{Cell: Cell{Wire: WebSocket}, subject: plain{}, ground: groundOwn, stand: &stand{site: s}, settings: &Settings{Streams: 200, MessageBytes: 154}}
+	l, err := c.crowded(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

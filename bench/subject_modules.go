@@ -61,6 +61,15 @@ func (c centrifuge) about() string {
 
 func (centrifuge) wires() []Wire    { return Wires() }
 func (centrifuge) fedByRedis() bool { return true }
+func (centrifuge) keepsAlive()      {}
+
+// mattersFor: the delay spares memory and writes in a burst.
+func (c centrifuge) mattersFor() []string {
+	if c.delay != "" {
+		return []string{"idle", "fanout"}
+	}
+	return nil
+}
 
 func (centrifuge) missing(s *site) string {
 	if problem := onPath("redis-server", "apt-get install redis-server"); problem != "" {
