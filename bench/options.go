@@ -24,7 +24,7 @@ type Options struct {
 	Rounds int
 	// Million is how many streams the fleet of scenario million holds; 0: 1,000,000.
 	Million int
-	// Duration is how long each paced load lasts; 0: 4 s in full, else 3 s.
+	// Duration is how long each paced load lasts; 0: 4 s in full, else 2 s.
 	Duration time.Duration
 	// AllCores lets the server use every core instead of one of its own.
 	AllCores bool
@@ -70,8 +70,6 @@ type Settings struct {
 	Bursts        int `json:"bursts"`
 	// Connects is how often the crowd connects, after once to warm up.
 	Connects int `json:"connects"`
-	// Warmup is how long the streams beside a storm are measured before it, in seconds.
-	Warmup float64 `json:"warmupSeconds"`
 	// Keepalive is how long idle streams are watched, in seconds.
 	Keepalive float64 `json:"keepaliveSeconds"`
 	// Million is how many streams the fleet holds, MillionKeepalive how long it is watched, in
@@ -101,13 +99,13 @@ func (o *Options) resolve() (*Settings, error) {
 		return nil, errOption("to go on with a run needs the file that it wrote")
 	}
 	s := &Settings{
-		Cores: "one", Rounds: 2, Streams: streamsDefault, Settle: 2,
-		MessageBytes: 154, Paced: 3, FanoutPerSecond: 5, BurstMessages: 50, Bursts: 1,
-		UnicastPerSecond: 2000, Connects: 1, Warmup: 1, Keepalive: 60,
+		Cores: "one", Rounds: 2, Streams: streamsDefault, Settle: 1.5,
+		MessageBytes: 154, Paced: 2, FanoutPerSecond: 5, BurstMessages: 50, Bursts: 1,
+		UnicastPerSecond: 2000, Connects: 1, Keepalive: 60,
 		Million: 1_000_000, MillionKeepalive: 60,
 	}
 	if o.Full {
-		s.Rounds, s.Settle, s.Paced, s.Bursts, s.Connects = 5, 3, 4, 2, 2
+		s.Rounds, s.Paced = 5, 4
 		s.MillionKeepalive = 600
 	}
 	if o.AllCores {
@@ -134,7 +132,7 @@ func (o *Options) resolve() (*Settings, error) {
 	}
 	if o.Duration != 0 {
 		s.Paced = o.Duration.Seconds()
-		s.Settle, s.Warmup = min(s.Settle, s.Paced), min(s.Warmup, s.Paced)
+		s.Settle = min(s.Settle, s.Paced)
 		s.Keepalive = min(s.Keepalive, 6*s.Paced)
 		s.MillionKeepalive = min(s.MillionKeepalive, 6*s.Paced)
 	}

@@ -66,7 +66,7 @@ func (t *task) seconds(s *Settings) float64 {
 }
 
 // standSeconds says about how long it takes to start a subject, to connect a crowd and to end both.
-func standSeconds(s *Settings) float64 { return 2 + 3*float64(s.Streams)/streamsDefault }
+func standSeconds(s *Settings) float64 { return 1 + 1.5*float64(s.Streams)/streamsDefault }
 
 // duration says about how long tasks take.
 func duration(tasks []task, s *Settings) time.Duration {

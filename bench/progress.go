@@ -27,6 +27,10 @@ type progress struct {
 func newProgress(out io.Writer, terminal bool, tasks []task, s *Settings) *progress {
 	whole := duration(tasks, s)
 	p := &progress{out: out, settings: s, total: len(tasks), planned: whole.Seconds()}
+	if len(tasks) == 0 {
+		fmt.Fprintln(out, "everything was measured before; remove the file to measure it anew")
+		return p
+	}
 	fmt.Fprintf(out, "%d tasks in %d rounds: about %s\n", len(tasks), s.Rounds, showDuration(whole))
 	if terminal {
 		p.bar = progressbar.NewOptions(int(whole.Seconds()),

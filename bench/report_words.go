@@ -94,19 +94,20 @@ func (p *report) explain() {
 	p.say(`## Method
 
 - Crowds of %d streams are event loops in processes of their own: no goroutine and no buffer a stream, so that they
-  take little of the machine. Memory is compared between %d and %d streams, %.0f s after the last handshake.
+  take little of the machine. Memory is compared between %d and %d streams, %g s after the last handshake.
 - Messages are JSON of %d bytes and carry the time at which they were due and their number within their channel. Latency is
   counted from the time due, not from the time sent, so that no delay hides another (coordinated omission); it
   includes the publisher, Redis where the server uses it, and the reader. Every delivery goes into an HDR histogram.
-- Paced loads last %.0f s: fan-out %.0f messages a second to all streams, unicast %.0f a second to one stream each. Bursts
-  are %d messages back to back to all, %d times, the next when the last has arrived.
+- Paced loads last %g s: fan-out %.0f messages a second to all streams, unicast %.0f a second to one stream each. Bursts
+  are %d messages back to back to all, %d a round, the next when the last has arrived.
 - CPU time is user and system time of the server's processes alone, from the scheduler's account. The kernel's work for TCP
   is in it, and on loopback that of the receiving side too. Redis is not in it; the server's Redis client is.
 - Process memory is the proportional set size of the server's processes. Kernel memory is the growth of the machine's slabs, for
   both ends of each connection, since both are on this machine.
-- Servers take turns within each round. In a round each is started once for a crowd on one channel (idle, then fanout, mixed and
-  storm), once for a crowd of which each stream has its own channel (idle, then unicast), and once for each of the other
-  questions. Only keepalive watches all servers at the same time, for a minute: they are almost idle, and each one's CPU time is its own.
+- Servers take turns within each round. In a round each is started once for a crowd on one channel (idle, connect, fanout,
+  mixed, storm), once for a crowd of which each stream has its own channel (idle, unicast), and once for each of the other
+  questions. Only keepalive watches all servers at the same time, for a minute: they are almost idle, and each
+  one's CPU time is its own. It and the million are measured once, all else in every round.
 - While the latency of single messages is measured beside a fan-out or a storm, the processes that read them come before the
   larger crowd on the clients' core, which would else be what is measured.
 - The million: %d streams at most in one process (a process has 20,000 descriptors here), all processes on one port, as many

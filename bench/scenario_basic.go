@@ -18,7 +18,7 @@ func idleParts() []part {
 }
 
 func idleSeconds(s *Settings) float64 {
-	return 2*s.Settle + 3*float64(s.IdleHigh-s.Streams)/streamsDefault
+	return 2*s.Settle + 0.5 + 2*float64(s.IdleHigh-s.Streams)/streamsDefault
 }
 
 func runIdleShared(ctx context.Context, c *cell) error { return c.idle(ctx, false, false) }
@@ -135,54 +135,61 @@ func boolInt(b bool) int {
 }
 
 func connectSeconds(s *Settings) float64 {
-	return 1 + float64(s.Connects+1)*2.5*float64(s.Streams)/streamsDefault
+	return float64(s.Connects) * (1.5 + 1.5*float64(s.Streams)/streamsDefault)
 }
 
-func runConnect(ctx context.Context, c *cell) error       { return c.handshakes(ctx, false) }
-func runConnectTokens(ctx context.Context, c *cell) error { return c.handshakes(ctx, true) }
+// runConnect lets the crowd of the stand connect again, as fast as the server takes it: the first
+// time, which does not count, has warmed the server up.
+func runConnect(ctx context.Context, c *cell) error {
+	l, err := c.crowded(ctx)
+	if err != nil {
+		return err
+	}
+	return c.handshakes(ctx, l.server, l.crowd)
+}
 
-// handshakes lets a crowd connect as fast as the server takes it, several times.
-func (c *cell) handshakes(ctx context.Context, tokens bool) error {
-	running, err := c.start(ctx, startOptions{tokens: tokens})
+// runConnectTokens does the same with a token for each stream, on a server that demands them.
+func runConnectTokens(ctx context.Context, c *cell) error {
+	running, err := c.start(ctx, startOptions{tokens: true})
 	if err != nil {
 		return err
 	}
-	crowd, err := c.site.crowd(ctx)
+	crowd, err := c.connect(ctx, running, c.settings.Streams, sharedChannel, false)
 	if err != nil {
 		return err
 	}
+	return c.handshakes(ctx, running, crowd)
+}
+
+// handshakes ends a crowd's streams and lets it connect anew, several times.
+func (c *cell) handshakes(ctx context.Context, running *server, crowd *crowdClient) error {
 	var cpu, took int64
-	// The first connect warms the server up and does not count.
-	for i := range c.settings.Connects + 1 {
-		if i > 0 {
-			if err := c.dropAll(ctx, crowd); err != nil {
-				return err
-			}
+	for range c.settings.Connects {
+		if err := c.dropAll(ctx, crowd); err != nil {
+			return err
 		}
 		before, err := cpuTime(running.pids())
 		if err != nil {
 			return err
 		}
-		plan := running.plan(c.Wire, c.settings.Streams)
-		reply, err := crowd.connect(ctx, plan, connectLimit)
+		reply, err := crowd.connect(ctx, running.plan(c.Wire, c.settings.Streams), connectLimit)
 		if err != nil {
 			return err
 		}
-		pause(ctx, calmTimeMax/4) // what the server puts off until after the answer counts, too
+		pause(ctx, calmTimeMax/2) // what the server puts off until after the answer counts, too
 		after, err := cpuTime(running.pids())
 		if err != nil {
 			return err
 		}
-		if i > 0 {
-			cpu += after - before
-			took += reply.LiveNanos - reply.DialNanos
-		}
+		cpu += after - before
+		took += reply.LiveNanos - reply.DialNanos
 	}
 	handshakes := float64(c.settings.Connects * c.settings.Streams)
 	c.add(c.Part, map[string]float64{
 		metricCPUSeconds: seconds(cpu) / handshakes * streamsDefault,
 		metricPerSecond:  handshakes / seconds(took),
 	})
+	c.calm(ctx)
 	return ctx.Err()
 }
 
@@ -198,7 +205,7 @@ func (c *cell) dropAll(ctx context.Context, crowd *crowdClient) error {
 	return ctx.Err()
 }
 
-func fanoutSeconds(s *Settings) float64 { return s.Paced + 1 + 3*float64(s.Bursts) }
+func fanoutSeconds(s *Settings) float64 { return s.Paced + 0.5 + 3*float64(s.Bursts) }
 
 // runFanout sends to one channel that a whole crowd listens to.
 func runFanout(ctx context.Context, c *cell) error {
@@ -206,7 +213,7 @@ func runFanout(ctx context.Context, c *cell) error {
 	if err != nil {
 		return err
 	}
-	m, err := l.paced(ctx, c.steady())
+	m, err := l.paced(ctx, c.fanoutFor(c.settings.Paced))
 	if err != nil {
 		return fmt.Errorf("paced: %w", err)
 	}
@@ -218,11 +225,11 @@ func runFanout(ctx context.Context, c *cell) error {
 	return c.bursts(ctx, l)
 }
 
-// steady is the load of a fan-out.
-func (c *cell) steady() pace {
+// fanoutFor is the load of a fan-out that lasts so many seconds.
+func (c *cell) fanoutFor(duration float64) pace {
 	return pace{
 		first: sharedChannel, channels: 1, perSecond: c.settings.FanoutPerSecond,
-		count: max(1, int(c.settings.Paced*c.settings.FanoutPerSecond)),
+		count: max(1, int(duration*c.settings.FanoutPerSecond)),
 	}
 }
 

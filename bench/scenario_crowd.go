@@ -14,6 +14,7 @@ const (
 
 	besideChannels  = 1_000 // streams with a channel of their own beside a larger crowd, at most
 	besidePerSecond = 500.0 // messages to them
+	mixedAlone      = 4.0   // the part of the time in which they are alone is one of so many
 
 	independenceReceivers = 10
 	independenceFew       = 1_000
@@ -25,7 +26,7 @@ const (
 	fleetPerSecond = 1_000.0
 )
 
-func keepaliveSeconds(s *Settings) float64 { return 10 + s.Keepalive }
+func keepaliveSeconds(s *Settings) float64 { return 12 + s.Keepalive }
 
 // runKeepalive watches what idle streams cost as time goes by. All servers are watched at the same
 // time: they are almost idle, and each one's CPU time is its own.
@@ -78,7 +79,7 @@ func (c *cell) rested(before int64) error {
 	return nil
 }
 
-func mixedSeconds(s *Settings) float64 { return 2*s.Paced + 2 }
+func mixedSeconds(s *Settings) float64 { return s.Paced + 1.5 }
 
 // runMixed measures how long messages to single streams take, alone and while each message of
 // another channel goes to a whole crowd.
@@ -92,8 +93,7 @@ func runMixed(ctx context.Context, c *cell) error {
 		return err
 	}
 	l.crowd.child.prioritize(nicenessLoad)
-	to := c.singles(c.settings.Paced)
-	m, err := single.paced(ctx, to)
+	m, err := single.paced(ctx, c.singles(c.settings.Paced/mixedAlone))
 	if err != nil {
 		return fmt.Errorf("alone: %w", err)
 	}
@@ -102,10 +102,10 @@ func runMixed(ctx context.Context, c *cell) error {
 	}
 	fanout := make(chan error, 1)
 	go func() {
-		_, err := l.paced(ctx, c.steady())
+		_, err := l.paced(ctx, c.fanoutFor(c.settings.Paced*(1-1/mixedAlone)))
 		fanout <- err
 	}()
-	m, err = single.paced(ctx, to)
+	m, err = single.paced(ctx, c.singles(c.settings.Paced*(1-1/mixedAlone)))
 	if failure := <-fanout; failure != nil {
 		return fmt.Errorf("the fan-out: %w", failure)
 	}
@@ -150,7 +150,7 @@ func (c *cell) addLatency(name string, m *measured, l *load, more ...map[string]
 	return nil
 }
 
-func stormSeconds(s *Settings) float64 { return s.Warmup + 5*float64(s.Streams)/streamsDefault }
+func stormSeconds(s *Settings) float64 { return 0.5 + 2*float64(s.Streams)/streamsDefault }
 
 // runStorm lets a whole crowd reconnect at once beside streams that stay and are spoken to.
 func runStorm(ctx context.Context, c *cell) error {
@@ -162,13 +162,6 @@ func runStorm(ctx context.Context, c *cell) error {
 	if err != nil {
 		return err
 	}
-	m, err := single.paced(ctx, c.singles(c.settings.Warmup))
-	if err != nil {
-		return fmt.Errorf("before: %w", err)
-	}
-	if err := c.addLatency("before", m, single); err != nil {
-		return err
-	}
 	var back crowdReply
 	var failure error
 	over := make(chan struct{})
@@ -178,7 +171,7 @@ func runStorm(ctx context.Context, c *cell) error {
 	}()
 	during := c.singles(connectLimit.Seconds())
 	during.stop = over
-	m, err = single.paced(ctx, during)
+	m, err := single.paced(ctx, during)
 	<-over
 	if failure != nil {
 		return fmt.Errorf("the storm: %w", failure)
@@ -215,7 +208,7 @@ func reconnect(ctx context.Context, crowd *crowdClient) (crowdReply, error) {
 }
 
 func independenceSeconds(s *Settings) float64 {
-	return 2*s.Paced + 3 + 5*float64(s.IdleHigh)/streamsDefault
+	return s.Paced + 3 + 3*float64(s.IdleHigh)/streamsDefault
 }
 
 // runIndependence compares the cost of an event for few streams with few and with many others
@@ -231,9 +224,9 @@ func runIndependence(ctx context.Context, c *cell) error {
 			return fmt.Errorf("%s: %w", names[i], err)
 		}
 	}
-	pause(ctx, 2*calmTimeMax)
+	c.calm(ctx)
 	var sums [2]measured
-	slices := max(1, int(c.settings.Paced/independenceSlice))
+	slices := max(1, int(c.settings.Paced/independenceSlice/2))
 	for range slices {
 		for i, l := range loads {
 			m, err := l.paced(ctx, pace{
@@ -276,7 +269,7 @@ func (c *cell) amongOthers(ctx context.Context, channel, others int) (*load, err
 	return c.newLoad(running, receivers, independenceReceivers)
 }
 
-func gatewaysSeconds(s *Settings) float64 { return 2*s.Paced + 8 }
+func gatewaysSeconds(s *Settings) float64 { return s.Paced + 6 }
 
 // runGateways measures what an event costs Redis with one gateway and with ten.
 func runGateways(ctx context.Context, c *cell) error {
@@ -331,7 +324,7 @@ func (c *cell) gateways(ctx context.Context, count int) (*measured, float64, err
 		return nil, 0, err
 	}
 	m, err := l.paced(ctx, pace{
-		first: sharedChannel, channels: 1, perSecond: fleetPerSecond, count: int(c.settings.Paced * fleetPerSecond),
+		first: sharedChannel, channels: 1, perSecond: fleetPerSecond, count: int(c.settings.Paced / 2 * fleetPerSecond),
 	})
 	if err != nil {
 		return nil, 0, err

@@ -15,9 +15,11 @@ const (
 	// fleetStreamsEach is how many streams one process of the fleet holds, of 20,000 descriptors:
 	// SO_REUSEPORT spreads by hash, so some get a few hundred more.
 	fleetStreamsEach = 18_900
-	fleetSteps       = 20 // the crowd grows in so many steps, with a look at memory between them
-	fleetWindow      = 16 // handshakes under way, of each crowd process
-	fleetSources     = 2  // loopback addresses of each crowd process
+	fleetSteps       = 20              // the crowd grows in so many steps, with a look at memory between them
+	fleetStepsNoted  = 5               // steps, after which it is said how far it is
+	fleetWindow      = 16              // handshakes under way, of each crowd process
+	fleetSources     = 2               // loopback addresses of each crowd process
+	fleetCalm        = 2 * time.Second // from the start of all processes to the first stream
 	fleetInterval    = 250 * time.Millisecond
 	fleetGrace       = 30 * time.Second // without a delivery, before a broadcast is called lost
 	// memoryGuard is the part of the machine's memory that must stay available.
@@ -50,7 +52,7 @@ func runMillion(ctx context.Context, c *cell) error {
 	if err := f.startCrowds(ctx, processes); err != nil {
 		return err
 	}
-	pause(ctx, 2*calmTimeMax)
+	pause(ctx, fleetCalm)
 	if err := f.ramp(ctx); err != nil {
 		return err
 	}
@@ -143,6 +145,9 @@ func (f *fleet) ramp(ctx context.Context) error {
 			return err
 		}
 		took += time.Since(began)
+		if step%fleetStepsNoted == fleetStepsNoted-1 {
+			f.say(fmt.Sprintf("million: step %d of %d, %.0f s", step+1, fleetSteps, took.Seconds()))
+		}
 		left, err := availableBytes()
 		if err != nil {
 			return err
@@ -200,6 +205,7 @@ func (f *fleet) liveStreams() (int, error) {
 
 // rest watches all streams while nothing happens.
 func (f *fleet) rest(ctx context.Context) error {
+	f.say(fmt.Sprintf("million: %d streams are live and left alone for %.0f s", f.live, f.settings.MillionKeepalive))
 	before, err := cpuTime(f.gateways.pids())
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func TestRunRest(t *testing.T) {
 	}
 	for _, want := range []string{
 		"idle shared", "idle own", "idle own, token", "connect no token", "connect token", "keepalive idle",
-		"mixed alone", "mixed beside a fan-out", "storm before", "storm during", "independence few others", "independence many others",
+		"mixed alone", "mixed beside a fan-out", "storm during", "independence few others", "independence many others",
 		"gateways one", "gateways ten", "million connect", "million rest", "million broadcast",
 	} {
 		if !cases[want] {

@@ -97,7 +97,7 @@ func isMain(one subject) bool {
 	return !is || len(v.mattersFor()) == 0
 }
 
-func isOursOrFloor(one subject) bool { return one.name() == ourName || one.name() == floorName }
+func isOurs(one subject) bool { return one.name() == ourName }
 
 // usuallyAsked says whether a subject is asked where nobody named the scenario.
 func usuallyAsked(one subject, question *scenario) bool {

@@ -28,7 +28,7 @@ type benchRunCommand struct {
 	Streams   int           `name:"streams" placeholder:"N" help:"Streams of a crowd (10000)."`
 	Million   int           `name:"million" placeholder:"N" help:"Streams of the scenario million (1000000)."`
 	Rounds    int           `name:"rounds" placeholder:"N" help:"How often everything is measured (2, with --full 5)."`
-	Duration  time.Duration `name:"duration" placeholder:"D" help:"Length of each paced load (3s, with --full 4s)."`
+	Duration  time.Duration `name:"duration" placeholder:"D" help:"Length of each paced load (2s, with --full 4s)."`
 	Quick     bool          `name:"quick" xor:"size" help:"Sizes and scenarios for a look (the default)."`
 	Full      bool          `name:"full" xor:"size" help:"Sizes and scenarios of a published report."`
 	Cores     string        `name:"cores" enum:"one,all" default:"one" help:"Give the server one core of its own, or all together with everybody else: one or all."`
