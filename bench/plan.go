@@ -160,6 +160,21 @@ func (p *planner) due(question *scenario, round int, late bool) bool {
 	return round == 1 || p.full || !question.onceQuick
 }
 
+// concerns says whether a subject is asked anything.
+func (p *planner) concerns(one subject, questions []scenario) bool {
+	for _, wire := range append(p.wires[:len(p.wires):len(p.wires)], bothWires) {
+		for i := range questions {
+			for k := range questions[i].parts {
+				a := asked{scenario: &questions[i], part: &questions[i].parts[k]}
+				if questions[i].bothWires == (wire == bothWires) && p.asks(a, seat{subject: one, wire: wire}) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // asks says whether a part is for a seat.
 func (p *planner) asks(a asked, at seat) bool {
 	suits := func(check func(subject) bool) bool { return check == nil || check(at.subject) }

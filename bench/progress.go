@@ -31,7 +31,7 @@ func newProgress(out io.Writer, terminal bool, tasks []task, s *Settings) *progr
 		fmt.Fprintln(out, "everything was measured before; remove the file to measure it anew")
 		return p
 	}
-	fmt.Fprintf(out, "%d tasks in %d rounds: about %s\n", len(tasks), s.Rounds, showDuration(whole))
+	fmt.Fprintf(out, "%d tasks, rounds: %d, about %s\n", len(tasks), s.Rounds, showDuration(whole))
 	if terminal {
 		p.bar = progressbar.NewOptions(int(whole.Seconds()),
 			progressbar.OptionSetWriter(out), progressbar.OptionSetPredictTime(true),

@@ -192,6 +192,9 @@ func TestOptionsRefuse(t *testing.T) {
 	}{
 		{"unknown scenario", Options{Scenarios: []string{"nope"}}, `no scenario "nope"`},
 		{"unknown subject", Options{Subjects: []string{"nope"}}, `no subject "nope"`},
+		{"a scenario that the subject cannot be asked", Options{Scenarios: []string{"gateways"}, Subjects: []string{"floor"}}, "none of these scenarios"},
+		{"a subject without the wire", Options{Scenarios: []string{"fanout"}, Subjects: []string{"nbio"}, Wires: []Wire{SSE}}, "none of these scenarios"},
+		{"nothing to go on with", Options{Append: true}, "needs the file"},
 		{"too many streams", Options{Streams: streamsMax + 1}, "expected"},
 		{"too few streams", Options{Streams: 1}, "expected"},
 		{"no rounds", Options{Rounds: -1}, "round"},

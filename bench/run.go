@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -36,17 +37,15 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
-	present, err := r.present(subjects)
-	if err != nil {
-		return nil, err
-	}
-	p := planner{
-		settings: settings, full: o.Full, named: len(o.Scenarios) > 0, wires: o.Wires, present: present, done: r.result.done,
-	}
-	tasks := p.tasks(questions)
-	if len(tasks) == 0 && len(r.result.Cells) == 0 {
+	p := planner{settings: settings, full: o.Full, named: len(o.Scenarios) > 0, wires: o.Wires, done: r.result.done}
+	subjects = slices.DeleteFunc(subjects, func(one subject) bool { return !p.concerns(one, questions) })
+	if len(subjects) == 0 {
 		return nil, errOption("none of these scenarios can be asked of these subjects")
 	}
+	if p.present, err = r.present(subjects); err != nil {
+		return nil, err
+	}
+	tasks := p.tasks(questions)
 	restore, err := pinProcess(where.client)
 	if err != nil {
 		return nil, err

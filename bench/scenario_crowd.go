@@ -88,11 +88,10 @@ func runMixed(ctx context.Context, c *cell) error {
 	if err != nil {
 		return err
 	}
-	single, err := c.singleCrowd(ctx, l.server)
+	single, err := c.singleCrowd(ctx, l)
 	if err != nil {
 		return err
 	}
-	l.crowd.child.prioritize(nicenessLoad)
 	m, err := single.paced(ctx, c.singles(c.settings.Paced/mixedAlone))
 	if err != nil {
 		return fmt.Errorf("alone: %w", err)
@@ -123,18 +122,20 @@ func (c *cell) singles(duration float64) pace {
 func (c *cell) besideStreams() int { return max(1, min(besideChannels, c.settings.Streams/10)) }
 
 // singleCrowd gives the second crowd of the stand, each stream on a channel of its own, whose
-// latency is of interest. It connects it where no cell before this one did.
-func (c *cell) singleCrowd(ctx context.Context, running *server) (*load, error) {
+// latency is of interest, not any more that of the first. It connects it where no cell before this
+// one did.
+func (c *cell) singleCrowd(ctx context.Context, first *load) (*load, error) {
 	if c.beside != nil {
 		return c.beside, nil
 	}
-	crowd, err := c.connect(ctx, running, c.besideStreams(), 1, true)
+	first.crowd.child.prioritize(nicenessLoad)
+	crowd, err := c.connect(ctx, first.server, c.besideStreams(), 1, true)
 	if err != nil {
 		return nil, err
 	}
 	crowd.child.prioritize(nicenessMeasured)
 	c.calm(ctx)
-	c.beside, err = c.newLoad(running, crowd, 1)
+	c.beside, err = c.newLoad(first.server, crowd, 1)
 	return c.beside, err
 }
 
@@ -158,7 +159,7 @@ func runStorm(ctx context.Context, c *cell) error {
 	if err != nil {
 		return err
 	}
-	single, err := c.singleCrowd(ctx, l.server)
+	single, err := c.singleCrowd(ctx, l)
 	if err != nil {
 		return err
 	}
