@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,6 +40,36 @@ func TestRunWhole(t *testing.T) {
 	}
 	if !strings.Contains(progress.String(), "floor over ws: fanout") {
 		t.Errorf("progress says nothing of the floor: %s", &progress)
+	}
+}
+
+// TestRunGoesOn: a second run with the first one's file measures its own round only.
+func TestRunGoesOn(t *testing.T) {
+	options := Options{
+		Scenarios: []string{"unicast"}, Subjects: []string{"floor"}, Wires: []Wire{WebSocket}, Streams: 50, Rounds: 1,
+		Duration: 500 * time.Millisecond, Binary: program(t), Output: filepath.Join(t.TempDir(), "result.json"), Append: true,
+	}
+	first, err := Run(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Rounds = 2
+	if _, err := Run(t.Context(), options); err != nil {
+		t.Fatal(err)
+	}
+	both, err := ReadResult(options.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(both.Samples) != 2 || both.Samples[0].Round != 1 || both.Samples[1].Round != 2 || both.Settings.Rounds != 2 || both.Seconds <= first.Seconds {
+		t.Errorf("after a second round: %d rounds, samples %+v", both.Settings.Rounds, both.Samples)
+	}
+	if got, want := both.Samples[0].Metrics[metricP99], first.Samples[0].Metrics[metricP99]; got != want {
+		t.Errorf("the first round was measured again: p99 is %v, was %v", got, want)
+	}
+	options.Streams = 51
+	if _, err := Run(t.Context(), options); err == nil || !strings.Contains(err.Error(), "settings") {
+		t.Errorf("with another crowd: %v", err)
 	}
 }
 
