@@ -87,7 +87,7 @@ func (p *progress) left() time.Duration {
 	if p.over > 0 {
 		wrong = p.took / p.over
 	}
-	return secondsOf((p.planned - p.over) * wrong)
+	return secondsOf(max(0, p.planned-p.over) * wrong)
 }
 
 func (p *progress) finish() {

@@ -15,13 +15,16 @@ const (
 	// fleetStreamsEach is how many streams one process of the fleet holds, of 20,000 descriptors:
 	// SO_REUSEPORT spreads by hash, so some get a few hundred more.
 	fleetStreamsEach = 18_900
-	fleetSteps       = 20              // the crowd grows in so many steps, with a look at memory between them
-	fleetStepsNoted  = 5               // steps, after which it is said how far it is
-	fleetWindow      = 16              // handshakes under way, of each crowd process
-	fleetSources     = 2               // loopback addresses of each crowd process
-	fleetCalm        = 2 * time.Second // from the start of all processes to the first stream
-	fleetInterval    = 250 * time.Millisecond
-	fleetGrace       = 30 * time.Second // without a delivery, before a broadcast is called lost
+	fleetSteps       = 20 // the crowd grows in so many steps, with a look at memory between them
+	fleetStepsNoted  = 5  // steps, after which it is said how far it is
+	// So many crowd processes connect at once, with so many handshakes under way each: 128 in all
+	// keep the machine busy, more would only make each of them wait.
+	fleetAtOnce   = 16
+	fleetWindow   = 8
+	fleetSources  = 2               // loopback addresses of each crowd process
+	fleetCalm     = 2 * time.Second // from the start of all processes to the first stream
+	fleetInterval = 250 * time.Millisecond
+	fleetGrace    = 30 * time.Second // without a delivery, before a broadcast is called lost
 	// memoryGuard is the part of the machine's memory that must stay available.
 	memoryGuard = 0.08
 )
@@ -115,12 +118,17 @@ func (f *fleet) startCrowds(ctx context.Context, count int) error {
 	return nil
 }
 
-// everyCrowd does something with all crowds at once and gives the first error.
-func (f *fleet) everyCrowd(do func(i int, crowd *crowdClient) error) error {
+// everyCrowd does something with all crowds, some at a time, and gives the first error.
+func (f *fleet) everyCrowd(atOnce int, do func(i int, crowd *crowdClient) error) error {
 	errs := make([]error, len(f.crowds))
+	turns := make(chan struct{}, atOnce)
 	var all sync.WaitGroup
 	for i, crowd := range f.crowds {
-		all.Go(func() { errs[i] = do(i, crowd) })
+		turns <- struct{}{}
+		all.Go(func() {
+			errs[i] = do(i, crowd)
+			<-turns
+		})
 	}
 	all.Wait()
 	for i, err := range errs {
@@ -141,7 +149,7 @@ func (f *fleet) ramp(ctx context.Context) error {
 	var took time.Duration
 	for step := range fleetSteps {
 		began := time.Now()
-		if err := f.everyCrowd(func(i int, crowd *crowdClient) error { return f.grow(ctx, i, crowd, step) }); err != nil {
+		if err := f.everyCrowd(fleetAtOnce, func(i int, crowd *crowdClient) error { return f.grow(ctx, i, crowd, step) }); err != nil {
 			return err
 		}
 		took += time.Since(began)
@@ -231,7 +239,7 @@ func (f *fleet) rest(ctx context.Context) error {
 
 // broadcast publishes one message, once, for everybody.
 func (f *fleet) broadcast(ctx context.Context) error {
-	if err := f.everyCrowd(func(_ int, crowd *crowdClient) error { return crowd.reset() }); err != nil {
+	if err := f.everyCrowd(len(f.crowds), func(_ int, crowd *crowdClient) error { return crowd.reset() }); err != nil {
 		return err
 	}
 	l, err := f.newLoad(f.gateways, f.crowds[0], f.live)
@@ -250,7 +258,7 @@ func (f *fleet) broadcast(ctx context.Context) error {
 	var first, last int64
 	merged := newLatency()
 	var mutex sync.Mutex
-	err = f.everyCrowd(func(_ int, crowd *crowdClient) error {
+	err = f.everyCrowd(len(f.crowds), func(_ int, crowd *crowdClient) error {
 		live, err := crowd.ask(crowdCommand{Op: "status"})
 		if err != nil {
 			return err
