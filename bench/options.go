@@ -96,7 +96,7 @@ const (
 // resolve fills what is not given.
 func (o *Options) resolve() (*Settings, error) {
 	if o.Append && o.Output == "" {
-		return nil, errOption("to go on with a run needs the file that it wrote")
+		return nil, errOption("to go on with a run needs the file that it wrote: give --json too")
 	}
 	s := &Settings{
 		Cores: "one", Rounds: 2, Streams: streamsDefault, Settle: 1.5,
