@@ -17,10 +17,14 @@ TOOL := go tool -modfile=tools/go.mod
 UNIT = $(shell go list ./... | grep -v '/e2e')
 FUZZ_TIME ?= 30s
 
-# Where the samples of a benchmark go.
+# Where the samples of a benchmark go, and what it says when a measurement fails, which is in the
+# table and the report: that ends no run.
 BENCH_JSON ?= bin/bench.json
+BENCH_FULL_JSON ?= bin/bench-full.json
+BENCH_ALL_JSON ?= bin/bench-all-cores.json
+MEASURED = || [ $$? -eq 1 ]
 
-.PHONY: help build run quick test test-unit test-e2e deps lint vuln format fuzz bench bench-full bench-deps cover clean
+.PHONY: help build run quick test test-unit test-e2e deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,9 +76,16 @@ fuzz: ## run every fuzz target for FUZZ_TIME (30s) each
 bench: build bench-deps ## measure beside the floor, nchan and plain Go, under ten minutes
 	@./bin/millrace bench --quick --subjects millrace,floor,floor-gather,nchan,plain-go --json $(BENCH_JSON)
 
-bench-full: build bench-deps ## measure everything beside everybody (hours), write BENCHMARKS.md
-	@./bin/millrace bench --full --json $(BENCH_JSON)
-	@./bin/millrace bench report $(BENCH_JSON)
+# Ended in between, it goes on where it was when it is started again.
+bench-full: build bench-deps test-peers ## measure everything beside everybody (75 minutes), write BENCHMARKS.md
+	@./bin/millrace bench --full --append --json $(BENCH_FULL_JSON) $(MEASURED)
+	@./bin/millrace bench fanout unicast --full --cores all --subjects millrace,floor,centrifuge --append --json $(BENCH_ALL_JSON) $(MEASURED)
+	@./bin/millrace bench report $(BENCH_FULL_JSON) $(BENCH_ALL_JSON)
+
+# The servers on other people's libraries are modules of their own, with a compiler's minute and
+# downloads that nobody needs who does not measure them.
+test-peers: ## vet and test the peers' servers of the benchmark
+	@for peer in centrifuge nbio; do go vet -C bench/peers/$$peer ./... && go test -C bench/peers/$$peer ./...; done
 
 bench-deps:
 	@.ci/bench-deps

@@ -26,8 +26,8 @@ type crowdClient struct {
 	interval time.Duration
 }
 
-// newCrowd starts a crowd process on cores. priority is its niceness.
-func newCrowd(ctx context.Context, binary string, on cores, priority int) (*crowdClient, error) {
+// newCrowd starts a crowd process on cores.
+func newCrowd(ctx context.Context, binary string, on cores) (*crowdClient, error) {
 	commands, in, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start a crowd: %w", err)
@@ -40,7 +40,7 @@ func newCrowd(ctx context.Context, binary string, on cores, priority int) (*crow
 	}
 	started, err := spawn(ctx, launch{
 		name: "a crowd", path: binary, arguments: []string{RoleCommand, roleCrowd},
-		cores: on, stdin: commands, stdout: replies, priority: priority,
+		cores: on, stdin: commands, stdout: replies,
 		// A crowd makes next to no garbage; its memory is not what is measured.
 		env: []string{"GOGC=400"},
 	})

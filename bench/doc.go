@@ -5,8 +5,9 @@
 //
 // # Story
 //
-// [Run] makes a list of cells, each one question (a scenario) asked of one server (a subject) over
-// one wire in one round, and measures them in turn, each on a site of its own:
+// [Run] makes a list of cells, each a part of a question (a scenario) asked of one server (a
+// subject) over one wire in one round, and measures them in turn. Cells that need the same ground,
+// a server with a crowd on one channel or on many, share a stand; others have one of their own:
 //
 //	orchestrator (this process)         the server's core        the other cores
 //	  site: starts and ends all ───────► subject's processes
@@ -41,22 +42,26 @@
 // two crowd sizes, so that what a server costs without streams does not count. Kernel memory is the
 // growth of the machine's slabs, for both ends of the connections, and stands beside it.
 //
-// Subjects are interleaved: within a round each question is put to all of them, one after the
-// other, and ratios to the floor are taken within the round, since a machine changes while it is
+// Subjects are interleaved: within a round each group of questions is put to all of them, one after
+// the other, and ratios to the floor are taken within the round, since a machine changes while it is
 // measured. Summed up are medians, with the least and the most.
+//
+// Samples are written after each group. A run that ended, however, can be gone on with
+// ([Options].Append), and the rounds of several are put together ([ReadResults]).
 //
 // # Who owns what
 //
-//	run, site, process    the list of cells; processes and their end
+//	plan, run             the list of cells, how long it takes, and doing it
+//	site, process         processes and their end
 //	subject*              how each server is started, spoken to and fed
 //	scenario*             the questions
 //	crowd, dialer, stamp, hop, step    a crowd process
 //	feed, publish, clock  publishing on time
 //	measure               what the kernel knows
 //	floor, plain          servers to compare with
-//	result, statistics, figure, table, report, plot    what comes out
+//	result, merge, statistics, figure, target, table, report, plot    what comes out
 //
-// A site, a cell and a load belong to one goroutine; a crowd's streams to its loop. A [Result] is
+// A stand, its site, a cell and a load belong to one goroutine; a crowd's streams to its loop. A [Result] is
 // a value: samples, no conclusions; tables, plots and the report are made of it alone, at any time
 // later.
 //

@@ -3,15 +3,17 @@ package bench
 import (
 	"fmt"
 	"math"
+	"strings"
 )
 
 // figure is one row of the tables: a metric of one case of a scenario.
 type figure struct {
 	scenario, of, metric string
-	// label names it in a table, where "same" is what stands above it; full is the whole name
-	// where label is not.
-	label, full string
-	format      func(float64) string
+	// label names it in a table on a terminal, where "same" is what stands above it.
+	label string
+	// full is its whole name, "TITLE: COLUMN": where it stands in the report, and its unit.
+	full   string
+	format func(float64) string
 	// more says that more is better.
 	more bool
 	// floor says that the ratio to the floor means something.
@@ -23,46 +25,50 @@ type figure struct {
 // figures lists all rows in the order of the tables.
 func figures() []figure {
 	return []figure{
-		{scenario: "idle", of: "shared", metric: metricBytesPerStream, label: "process memory per idle stream, one shared channel", format: showBytes, plotted: true},
-		{scenario: "idle", of: "own", metric: metricBytesPerStream, label: "same, each stream on its own channel", full: "process memory per idle stream, each on its own channel", format: showBytes, plotted: true},
-		{scenario: "idle", of: "own, token", metric: metricBytesPerStream, label: "same, each with a token's user and expiry", full: "process memory per idle stream, each on its own channel, with a token's user and expiry", format: showBytes},
-		{scenario: "idle", of: "shared", metric: metricKernelPerStream, label: "kernel memory per stream beside it, both ends", format: showBytes},
-		{scenario: "connect", of: "no token", metric: metricCPUSeconds, label: "10,000 handshakes: CPU s", format: showSeconds, floor: true, plotted: true},
+		{scenario: "idle", of: "shared", metric: metricBytesPerStream, label: "process memory per idle stream, one shared channel", full: "an idle stream on a shared channel: process memory", format: showBytes, plotted: true},
+		{scenario: "idle", of: "own", metric: metricBytesPerStream, label: "same, each stream on its own channel", full: "an idle stream on its own channel: process memory", format: showBytes, plotted: true},
+		{scenario: "idle", of: "own, token", metric: metricBytesPerStream, label: "same, each with a token's user and expiry", full: "an idle stream on its own channel, with a token's user and expiry: process memory", format: showBytes},
+		{scenario: "idle", of: "shared", metric: metricKernelPerStream, label: "kernel memory per stream beside it, both ends", full: "an idle stream on a shared channel: kernel memory, both ends", format: showBytes},
+		{scenario: "connect", of: "no token", metric: metricCPUSeconds, label: "10,000 handshakes: CPU s", full: "10,000 handshakes: CPU s", format: showSeconds, floor: true, plotted: true},
 		{scenario: "connect", of: "token", metric: metricCPUSeconds, label: "same, with an HS256 token each", full: "10,000 handshakes with an HS256 token each: CPU s", format: showSeconds},
-		{scenario: "connect", of: "no token", metric: metricPerSecond, label: "handshakes a second", format: showCount, more: true, floor: true},
-		{scenario: "fanout", of: "paced", metric: metricCPUPerMillion, label: "fan-out, paced: CPU s per million deliveries", format: showSeconds, floor: true, plotted: true},
-		{scenario: "fanout", of: "paced", metric: metricP50, label: "same: p50", full: "fan-out, paced: p50", format: showMicros, floor: true},
+		{scenario: "connect", of: "no token", metric: metricPerSecond, label: "handshakes a second", full: "10,000 handshakes: handshakes a second", format: showCount, more: true, floor: true},
+		{scenario: "fanout", of: "paced", metric: metricCPUPerMillion, label: "fan-out, paced: CPU s per million deliveries", full: "fan-out, paced: CPU s per million deliveries", format: showSeconds, floor: true, plotted: true},
+		{scenario: "fanout", of: "paced", metric: metricP50, label: "same: p50", full: "fan-out, paced: p50", format: showMicros},
 		{scenario: "fanout", of: "paced", metric: metricP99, label: "same: p99", full: "fan-out, paced: p99", format: showMicros, floor: true, plotted: true},
-		{scenario: "fanout", of: "paced", metric: metricP999, label: "same: p99.9", full: "fan-out, paced: p99.9", format: showMicros, floor: true},
-		{scenario: "fanout", of: "burst", metric: metricCPUPerMillion, label: "bursts back to back: CPU s per million deliveries", format: showSeconds, floor: true, plotted: true},
+		{scenario: "fanout", of: "paced", metric: metricP999, label: "same: p99.9", full: "fan-out, paced: p99.9", format: showMicros},
+		{scenario: "fanout", of: "burst", metric: metricCPUPerMillion, label: "bursts back to back: CPU s per million deliveries", full: "bursts back to back: CPU s per million deliveries", format: showSeconds, floor: true, plotted: true},
 		{scenario: "fanout", of: "burst", metric: metricPerSecond, label: "same: deliveries a second", full: "bursts back to back: deliveries a second", format: showCount, more: true, floor: true, plotted: true},
-		{scenario: "unicast", of: "steady", metric: metricCPUPerMillion, label: "unicast: CPU s per million deliveries", format: showSeconds, floor: true, plotted: true},
-		{scenario: "unicast", of: "steady", metric: metricP50, label: "same: p50", full: "unicast: p50", format: showMicros, floor: true},
+		{scenario: "unicast", of: "steady", metric: metricCPUPerMillion, label: "unicast: CPU s per million deliveries", full: "unicast: CPU s per million deliveries", format: showSeconds, floor: true, plotted: true},
+		{scenario: "unicast", of: "steady", metric: metricP50, label: "same: p50", full: "unicast: p50", format: showMicros},
 		{scenario: "unicast", of: "steady", metric: metricP99, label: "same: p99", full: "unicast: p99", format: showMicros, floor: true, plotted: true},
-		{scenario: "unicast", of: "steady", metric: metricP999, label: "same: p99.9", full: "unicast: p99.9", format: showMicros, floor: true},
-		{scenario: "keepalive", of: "idle", metric: metricCPUSeconds, label: "10,000 idle streams: CPU s a minute", format: showSeconds},
+		{scenario: "unicast", of: "steady", metric: metricP999, label: "same: p99.9", full: "unicast: p99.9", format: showMicros},
 		{scenario: "mixed", of: "alone", metric: metricP99, label: "unicast to 1,000: p99", full: "unicast to 1,000, alone: p99", format: showMicros, floor: true},
 		{scenario: "mixed", of: "beside a fan-out", metric: metricP50, label: "same, while 5/s go to all others: p50", full: "unicast to 1,000 while 5/s go to all others: p50", format: showMicros, floor: true},
 		{scenario: "mixed", of: "beside a fan-out", metric: metricP99, label: "same: p99", full: "unicast to 1,000 while 5/s go to all others: p99", format: showMicros, floor: true, plotted: true},
-		{scenario: "storm", of: "during", metric: metricSeconds, label: "all reconnect at once: seconds until all are back", format: showSeconds, floor: true, plotted: true},
-		{scenario: "storm", of: "before", metric: metricP99, label: "unicast beside it, before: p99", full: "unicast before the storm: p99", format: showMicros, floor: true},
-		{scenario: "storm", of: "during", metric: metricP99, label: "same, during: p99", full: "unicast during the storm: p99", format: showMicros, floor: true},
-		{scenario: "storm", of: "during", metric: metricMax, label: "same, during: longest", full: "unicast during the storm: longest", format: showMicros, floor: true},
-		{scenario: "independence", of: "few others", metric: metricCPUPerEvent, label: "an event for 10, few others: CPU us", format: showPlain, floor: true},
+		{scenario: "storm", of: "during", metric: metricSeconds, label: "all reconnect at once: seconds until all are back", full: "all reconnect at once: seconds until all are back", format: showSeconds, floor: true, plotted: true},
+		{scenario: "storm", of: "during", metric: metricP99, label: "unicast to 1,000 beside it: p99", full: "unicast to 1,000 during the storm: p99", format: showMicros, floor: true},
+		{scenario: "storm", of: "during", metric: metricMax, label: "same: longest", full: "unicast to 1,000 during the storm: longest", format: showMicros, floor: true},
+		{scenario: "independence", of: "few others", metric: metricCPUPerEvent, label: "an event for 10, few others: CPU us", full: "an event for 10, few others: CPU us", format: showPlain, floor: true},
 		{scenario: "independence", of: "many others", metric: metricCPUPerEvent, label: "same, many others: CPU us", full: "an event for 10, many others: CPU us", format: showPlain, floor: true},
-		{scenario: "gateways", of: "one", metric: metricRedisCPU, label: "an event, one gateway: CPU us of Redis", format: showPlain},
+		{scenario: "independence", of: "many others", metric: metricTimesFew, label: "same, times that with few others", full: "an event for 10, many others: times that with few", format: showRatio},
+		{scenario: "gateways", of: "one", metric: metricRedisCPU, label: "an event, one gateway: CPU us of Redis", full: "an event, one gateway: CPU us of Redis", format: showPlain},
 		{scenario: "gateways", of: "ten", metric: metricRedisCPU, label: "same, ten gateways: CPU us of Redis", full: "an event, ten gateways: CPU us of Redis", format: showPlain},
-		{scenario: "million", of: "connect", metric: metricStreams, label: "streams of the fleet", format: showWhole, more: true},
-		{scenario: "million", of: "connect", metric: metricProcesses, label: "its processes", full: "processes of the fleet", format: showWhole},
-		{scenario: "million", of: "connect", metric: metricSeconds, label: "seconds to connect all", format: showSeconds},
-		{scenario: "million", of: "connect", metric: metricMemoryBytes, label: "process memory, sum of PSS", format: showBytes},
-		{scenario: "million", of: "connect", metric: metricBaseBytes, label: "of that, before the first stream", full: "process memory before the first stream", format: showBytes},
-		{scenario: "million", of: "connect", metric: metricBytesPerStream, label: "process memory per stream", format: showBytes},
-		{scenario: "million", of: "connect", metric: metricKernelBytes, label: "kernel memory, both ends", format: showBytes},
-		{scenario: "million", of: "rest", metric: metricCPUSeconds, label: "at rest: CPU s a minute", format: showSeconds},
-		{scenario: "million", of: "broadcast", metric: metricFirstSeconds, label: "one event for all: seconds to the first", format: showSeconds},
+		{scenario: "gateways", of: "ten", metric: metricPerGateway, label: "same, for each further gateway", full: "an event, ten gateways: CPU us of Redis for each further gateway", format: showPlain},
+		{scenario: "keepalive", of: "idle", metric: metricCPUSeconds, label: "10,000 idle streams, kept alive: CPU s a minute", full: "10,000 idle streams, kept alive: CPU s a minute", format: showSeconds},
+		{scenario: "million", of: "connect", metric: metricStreams, label: "streams of the fleet", full: "the fleet: streams", format: showWhole, more: true},
+		{scenario: "million", of: "connect", metric: metricProcesses, label: "its processes", full: "the fleet: processes", format: showWhole},
+		{scenario: "million", of: "connect", metric: metricSeconds, label: "seconds to connect all", full: "the fleet: seconds to connect all", format: showSeconds},
+		{scenario: "million", of: "connect", metric: metricMemoryBytes, label: "process memory, sum of PSS", full: "the fleet: process memory, sum of PSS", format: showBytes},
+		{scenario: "million", of: "connect", metric: metricStreamsBytes, label: "of that, the streams' share", full: "the fleet: process memory, the streams' share", format: showBytes},
+		{scenario: "million", of: "connect", metric: metricBytesPerStream, label: "same, per stream", full: "the fleet: process memory per stream", format: showBytes},
+		{scenario: "million", of: "connect", metric: metricKernelBytes, label: "kernel memory, both ends", full: "the fleet: kernel memory, both ends", format: showBytes},
+		{scenario: "million", of: "rest", metric: metricSeconds, label: "at rest, kept alive: seconds watched", full: "the fleet at rest, kept alive: seconds watched", format: showWhole},
+		{scenario: "million", of: "rest", metric: metricCPUSeconds, label: "same: CPU s a minute", full: "the fleet at rest, kept alive: CPU s a minute", format: showSeconds},
+		{scenario: "million", of: "broadcast", metric: metricFirstSeconds, label: "one event for all: seconds to the first", full: "one event for all: seconds to the first", format: showSeconds},
 		{scenario: "million", of: "broadcast", metric: metricP50, label: "same: p50", full: "one event for all: p50", format: showMicros},
+		{scenario: "million", of: "broadcast", metric: metricP99, label: "same: p99", full: "one event for all: p99", format: showMicros},
 		{scenario: "million", of: "broadcast", metric: metricSeconds, label: "same: seconds to the last", full: "one event for all: seconds to the last", format: showSeconds},
+		{scenario: "million", of: "broadcast", metric: metricDeliveries, label: "same: deliveries", full: "one event for all: deliveries", format: showWhole, more: true},
 		{scenario: "million", of: "broadcast", metric: metricCPUPerMillion, label: "same: CPU s per million deliveries", full: "one event for all: CPU s per million deliveries", format: showSeconds},
 	}
 }
@@ -71,12 +77,10 @@ func (f *figure) question(wire Wire) question {
 	return question{scenario: f.scenario, of: f.of, metric: f.metric, wire: wire}
 }
 
-// fullLabel names the figure where nothing stands above it.
-func (f *figure) fullLabel() string {
-	if f.full != "" {
-		return f.full
-	}
-	return f.label
+// title is what the figures of one table of the report have in common, column what this one is.
+func (f *figure) title() (title, column string) {
+	title, column, _ = strings.Cut(f.full, ": ")
+	return title, column
 }
 
 // showBytes shows a number of bytes.

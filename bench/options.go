@@ -24,10 +24,15 @@ type Options struct {
 	Rounds int
 	// Million is how many streams the fleet of scenario million holds; 0: 1,000,000.
 	Million int
-	// Duration is how long each paced load lasts; 0: 10 s in full, else 3 s.
+	// Duration is how long each paced load lasts; 0: 4 s in full, else 2 s.
 	Duration time.Duration
 	// AllCores lets the server use every core instead of one of its own.
 	AllCores bool
+
+	// Output is the file that gets every sample, written anew after each measurement; empty: none.
+	Output string
+	// Append goes on with what Output holds already: what is there is not measured again.
+	Append bool
 
 	// Binary is the program that has the roles and `millrace serve`; empty: this one.
 	Binary string
@@ -90,14 +95,17 @@ const (
 
 // resolve fills what is not given.
 func (o *Options) resolve() (*Settings, error) {
+	if o.Append && o.Output == "" {
+		return nil, errOption("to go on with a run needs the file that it wrote: give --json too")
+	}
 	s := &Settings{
-		Cores: "one", Rounds: 2, Streams: streamsDefault, Settle: 2,
-		MessageBytes: 154, Paced: 3, FanoutPerSecond: 5, BurstMessages: 50, Bursts: 1,
+		Cores: "one", Rounds: 2, Streams: streamsDefault, Settle: 1.5,
+		MessageBytes: 154, Paced: 2, FanoutPerSecond: 5, BurstMessages: 50, Bursts: 1,
 		UnicastPerSecond: 2000, Connects: 1, Keepalive: 60,
 		Million: 1_000_000, MillionKeepalive: 60,
 	}
 	if o.Full {
-		s.Rounds, s.Settle, s.Paced, s.Bursts, s.Connects = 5, 15, 10, 4, 3
+		s.Rounds, s.Paced = 5, 4
 		s.MillionKeepalive = 600
 	}
 	if o.AllCores {

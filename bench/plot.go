@@ -1,14 +1,20 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"image/color"
+	"math"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 const (
@@ -16,6 +22,11 @@ const (
 	plotHeight    = 280
 	plotMinWidth  = 420
 	plotPerColumn = 70 // points of width for each subject
+	plotMargin    = 12
+	plotLabelGap  = 3
+	plotLabelSize = 8
+	// plotHeadroom is how much higher than its highest bar a plot is, for the label above that.
+	plotHeadroom = 1.25
 )
 
 // wireColors tell the wires apart, also in grey.
@@ -35,25 +46,41 @@ func (r *Result) writePlots(directory string) (map[string]string, error) {
 		}
 		drawing, columns, err := r.draw(&f)
 		if err != nil {
-			return nil, fmt.Errorf("draw %q: %w", f.fullLabel(), err)
+			return nil, fmt.Errorf("draw %q: %w", f.full, err)
 		}
 		if columns == 0 {
 			continue
 		}
 		name := f.id() + ".svg"
 		width := vg.Length(max(plotMinWidth, plotPerColumn*columns))
-		if err := drawing.Save(width, plotHeight, filepath.Join(directory, name)); err != nil {
-			return nil, fmt.Errorf("draw %q: %w", f.fullLabel(), err)
+		if err := save(drawing, width, filepath.Join(directory, name)); err != nil {
+			return nil, fmt.Errorf("draw %q: %w", f.full, err)
 		}
 		names[f.id()] = name
 	}
 	return names, nil
 }
 
+// save writes a drawing as SVG on white, which is readable on a dark page too, with a margin for
+// texts that another font makes wider.
+func save(drawing *plot.Plot, width vg.Length, path string) error {
+	canvas := vgsvg.New(width, plotHeight)
+	canvas.SetColor(color.White)
+	whole := draw.New(canvas)
+	canvas.Fill(whole.Rectangle.Path())
+	drawing.Draw(draw.Crop(whole, plotMargin, -plotMargin, plotMargin, -plotMargin))
+	var drawn bytes.Buffer
+	if _, err := canvas.WriteTo(&drawn); err != nil {
+		return err
+	}
+	return os.WriteFile(path, drawn.Bytes(), 0o644)
+}
+
 // draw makes bars of the medians, a column for each subject that has any value.
 func (r *Result) draw(f *figure) (drawing *plot.Plot, columns int, err error) {
 	drawing = plot.New()
-	drawing.Title.Text = f.fullLabel()
+	sans(drawing)
+	drawing.Title.Text = f.full
 	drawing.Y.Min = 0
 	drawing.Y.Tick.Marker = figureTicks{f}
 	drawing.Legend.Top = true
@@ -69,7 +96,18 @@ func (r *Result) draw(f *figure) (drawing *plot.Plot, columns int, err error) {
 		}
 	}
 	drawing.NominalX(subjects...)
+	drawing.X.Min, drawing.X.Max = -0.5, float64(len(subjects))-0.5
+	drawing.Y.Max *= plotHeadroom
 	return drawing, len(subjects), nil
+}
+
+// sans takes the font without serifs for all texts.
+func sans(drawing *plot.Plot) {
+	for _, style := range []*text.Style{
+		&drawing.Title.TextStyle, &drawing.X.Tick.Label, &drawing.Y.Tick.Label, &drawing.Legend.TextStyle,
+	} {
+		style.Font.Variant = "Sans"
+	}
 }
 
 func (r *Result) plottedSubjects(f *figure, wires []Wire) []string {
@@ -102,7 +140,33 @@ func (r *Result) drawWire(drawing *plot.Plot, f *figure, wire Wire, subjects []s
 	}
 	bars.Color, bars.LineStyle.Width, bars.Offset = wireColors[wire], 0, offset
 	drawing.Add(bars)
+	if err := label(drawing, f, values, offset); err != nil {
+		return err
+	}
 	drawing.Legend.Add(string(wire), bars)
+	return nil
+}
+
+// label writes each value above its bar, since the smallest bars are too low to be seen.
+func label(drawing *plot.Plot, f *figure, values plotter.Values, offset vg.Length) error {
+	var texts plotter.XYLabels
+	for i, value := range values {
+		if value > 0 {
+			texts.XYs = append(texts.XYs, plotter.XY{X: float64(i), Y: value})
+			texts.Labels = append(texts.Labels, f.format(value))
+		}
+	}
+	labels, err := plotter.NewLabels(texts)
+	if err != nil {
+		return err
+	}
+	labels.Offset = vg.Point{X: offset, Y: plotLabelGap}
+	for i := range labels.TextStyle {
+		labels.TextStyle[i].Font.Variant, labels.TextStyle[i].Font.Size = "Sans", plotLabelSize
+		labels.TextStyle[i].Rotation = math.Pi / 2
+		labels.TextStyle[i].YAlign = draw.YCenter
+	}
+	drawing.Add(labels)
 	return nil
 }
 

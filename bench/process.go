@@ -74,7 +74,6 @@ type launch struct {
 	env       []string // besides the harness's own
 	stdin     io.Reader
 	stdout    io.Writer
-	priority  int // niceness, set as far as allowed
 }
 
 // spawn starts a child on its cores. ctx only bounds the start; the caller must end the child.
@@ -98,9 +97,6 @@ func spawn(ctx context.Context, l launch) (*child, error) {
 	c.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := startOn(c.command, l.cores); err != nil {
 		return nil, fmt.Errorf("start %s: %w", l.name, err)
-	}
-	if l.priority != 0 {
-		_ = unix.Setpriority(unix.PRIO_PROCESS, c.command.Process.Pid, l.priority)
 	}
 	go func() {
 		_ = c.command.Wait()
@@ -175,6 +171,17 @@ func pinThreads(set *unix.CPUSet) error {
 		}
 	}
 	return nil
+}
+
+// prioritize sets the niceness of all threads of the child, as far as that is allowed: more than
+// before always is.
+func (c *child) prioritize(niceness int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", c.pid()))
+	for _, task := range tasks {
+		if thread, err := strconv.Atoi(filepath.Base(task)); err == nil {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, thread, niceness)
+		}
+	}
 }
 
 func (c *child) pid() int { return c.command.Process.Pid }

@@ -62,7 +62,7 @@ func TestReportGolden(t *testing.T) {
 	}
 	directory := t.TempDir()
 	output := filepath.Join(directory, "BENCHMARKS.md")
-	if err := WriteReport(result, output, filepath.Join(directory, "plots")); err != nil {
+	if err := WriteReport([]*Result{result}, output, filepath.Join(directory, "plots")); err != nil {
 		t.Fatal(err)
 	}
 	compareGolden(t, "BENCHMARKS.md", readFile(t, output))
@@ -72,6 +72,59 @@ func TestReportGolden(t *testing.T) {
 	for _, name := range []string{"idle-shared-processBytesPerStream.svg", "fanout-paced-cpuSecondsPerMillion.svg"} {
 		if drawing := readFile(t, filepath.Join(directory, "plots", name)); !bytes.Contains(drawing, []byte("<svg")) {
 			t.Errorf("%s is no SVG", name)
+		}
+	}
+}
+
+// TestReportAppendix: a run with all cores stands behind the tables of the one with one core,
+// whichever comes first.
+func TestReportAppendix(t *testing.T) {
+	one, err := ReadResult(filepath.Join("testdata", "result.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := *one
+	all.Settings.Cores, all.Settings.Rounds, all.Commands = "all", 7, []string{"millrace bench --cores all"}
+	directory := t.TempDir()
+	output := filepath.Join(directory, "BENCHMARKS.md")
+	for _, results := range [][]*Result{{one, &all}, {&all, one}} {
+		if err := WriteReport(results, output, directory); err != nil {
+			t.Fatal(err)
+		}
+		page := string(readFile(t, output))
+		for _, want := range []string{
+			"Figures are medians of 2 rounds", "medians of 7 rounds",
+			"millrace bench --cores all --json all-cores.json", "millrace bench report result.json all-cores.json",
+		} {
+			if !strings.Contains(page, want) {
+				t.Errorf("the page does not say %q", want)
+			}
+		}
+	}
+}
+
+// TestTargets: each is about a figure that there is, and is missed and met on the right side of its
+// bound.
+func TestTargets(t *testing.T) {
+	for _, one := range targets() {
+		f := one.figure()
+		if one.least != f.more {
+			t.Errorf("%s: %s, but more is better: %v", f.full, one.rule(), f.more)
+		}
+		worse, better := one.bound*1.2, one.bound*0.8
+		if one.least {
+			worse, better = better, worse
+		}
+		if one.met(worse) || !one.met(better) || !one.met(one.bound) {
+			t.Errorf("%s: %s is met at %v, or not at %v", f.full, one.rule(), worse, better)
+		}
+	}
+}
+
+func TestFiguresHaveTitles(t *testing.T) {
+	for _, f := range figures() {
+		if title, column := f.title(); title == "" || column == "" {
+			t.Errorf("%q is not TITLE: COLUMN", f.full)
 		}
 	}
 }
@@ -126,7 +179,7 @@ func TestReadResultRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := WriteReport(&Result{}, "x", "y"); err == nil {
+	if err := WriteReport([]*Result{{}}, "x", "y"); err == nil {
 		t.Error("a report of nothing was written")
 	}
 }
@@ -139,6 +192,9 @@ func TestOptionsRefuse(t *testing.T) {
 	}{
 		{"unknown scenario", Options{Scenarios: []string{"nope"}}, `no scenario "nope"`},
 		{"unknown subject", Options{Subjects: []string{"nope"}}, `no subject "nope"`},
+		{"a scenario that the subject cannot be asked", Options{Scenarios: []string{"gateways"}, Subjects: []string{"floor"}}, "none of these scenarios"},
+		{"a subject without the wire", Options{Scenarios: []string{"fanout"}, Subjects: []string{"nbio"}, Wires: []Wire{SSE}}, "none of these scenarios"},
+		{"nothing to go on with", Options{Append: true}, "needs the file"},
 		{"too many streams", Options{Streams: streamsMax + 1}, "expected"},
 		{"too few streams", Options{Streams: 1}, "expected"},
 		{"no rounds", Options{Rounds: -1}, "round"},

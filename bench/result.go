@@ -5,27 +5,53 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Result is all that a run found out: what `--json` writes and the report reads.
+// Result is all that a run, or several that belong together, found out: what `--json` writes and
+// the report reads.
 type Result struct {
-	Version  int       `json:"version"` // of this format: 1
+	Version  int       `json:"version"` // of this format: 2
 	Started  time.Time `json:"started"`
-	Seconds  float64   `json:"seconds"` // that the run took
-	Command  string    `json:"command"` // how to repeat it
+	Seconds  float64   `json:"seconds"`  // that measuring took, pauses between runs left out
+	Commands []string  `json:"commands"` // how to repeat it
 	Machine  Machine   `json:"machine"`
 	Settings Settings  `json:"settings"`
 	Subjects []About   `json:"subjects"`
-	Samples  []Sample  `json:"samples"`
-	// Failures are measurements that did not come about, and why.
-	Failures []string `json:"failures,omitempty"`
+	// Cells are the measurements that were made, also those that came to nothing.
+	Cells   []Cell   `json:"cells"`
+	Samples []Sample `json:"samples"`
 }
 
-const resultVersion = 1
+const resultVersion = 2
+
+// Cell is one measurement: a part of a scenario, asked of a subject over a wire in a round.
+type Cell struct {
+	Scenario string  `json:"scenario"`
+	Part     string  `json:"part,omitempty"` // empty where the scenario has only one
+	Subject  string  `json:"subject"`
+	Wire     Wire    `json:"wire"`
+	Round    int     `json:"round"` // from 1
+	Seconds  float64 `json:"seconds"`
+	Failure  string  `json:"failure,omitempty"` // why it came to nothing
+}
+
+func (c *Cell) String() string {
+	scenario := c.Scenario
+	if c.Part != "" {
+		scenario += " (" + c.Part + ")"
+	}
+	return fmt.Sprintf("round %d, %s, %s over %s", c.Round, scenario, c.Subject, c.Wire)
+}
+
+// same says whether two cells ask the same.
+func (c *Cell) same(other *Cell) bool {
+	return c.Scenario == other.Scenario && c.Part == other.Part && c.Subject == other.Subject && c.Wire == other.Wire && c.Round == other.Round
+}
 
 // Machine is what the run ran on.
 type Machine struct {
@@ -45,14 +71,19 @@ type About struct {
 	Skipped string `json:"skipped,omitempty"`
 }
 
-// Sample is one measurement of one subject.
+// Sample is what one measurement of one subject gave for one case.
 type Sample struct {
 	Scenario string             `json:"scenario"`
+	Part     string             `json:"part,omitempty"` // of the cell it belongs to
 	Case     string             `json:"case"`
 	Subject  string             `json:"subject"`
 	Wire     Wire               `json:"wire"`
 	Round    int                `json:"round"` // from 1
 	Metrics  map[string]float64 `json:"metrics"`
+}
+
+func (s *Sample) of(c *Cell) bool {
+	return c.same(&Cell{Scenario: s.Scenario, Part: s.Part, Subject: s.Subject, Wire: s.Wire, Round: s.Round})
 }
 
 // Names of metrics. The unit stands at the end of each.
@@ -77,15 +108,42 @@ const (
 	metricLateP99         = "publisherLateP99Micros"
 	metricSeconds         = "seconds"
 	metricMemoryBytes     = "processBytes"
+	metricStreamsBytes    = "processBytesOfStreams"
 	metricKernelBytes     = "kernelBytes"
 	metricStreams         = "streams"
 	metricPings           = "pings"
 	metricProcesses       = "processes"
 	metricFirstSeconds    = "firstSeconds"
+	metricTimesFew        = "timesFewOthers"
+	metricPerGateway      = "redisCPUMicrosPerGateway"
 )
 
 // missing is how many deliveries of a sample did not arrive.
 func (s *Sample) missing() float64 { return s.Metrics[metricExpected] - s.Metrics[metricDeliveries] }
+
+// done says whether a cell was measured, and well.
+func (r *Result) done(c *Cell) bool {
+	return slices.ContainsFunc(r.Cells, func(other Cell) bool { return other.Failure == "" && other.same(c) })
+}
+
+// put keeps what a cell gave, in the place of what an earlier try gave.
+func (r *Result) put(c Cell, samples []Sample) {
+	r.Cells = slices.DeleteFunc(r.Cells, func(other Cell) bool { return other.same(&c) })
+	r.Samples = slices.DeleteFunc(r.Samples, func(s Sample) bool { return s.of(&c) })
+	r.Cells = append(r.Cells, c)
+	r.Samples = append(r.Samples, samples...)
+}
+
+// Failures says, a line each, which measurements came to nothing, and why.
+func (r *Result) Failures() []string {
+	var lines []string
+	for i := range r.Cells {
+		if c := &r.Cells[i]; c.Failure != "" {
+			lines = append(lines, c.String()+": "+c.Failure)
+		}
+	}
+	return lines
+}
 
 // ReadResult reads what a run wrote with `--json`.
 func ReadResult(path string) (*Result, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 )
@@ -13,18 +14,18 @@ const cellTimeout = 40 * time.Minute
 
 // Run measures and gives what it found, also what it found before ctx ended or something failed;
 // the error says why it is not whole. The result is nil where nothing was measured; what is
-// wrong with o is an [*OptionError]. A measurement that fails is noted in [Result.Failures] and
+// wrong with o is an [*OptionError]. A measurement that fails is noted in [Result.Cells] and
 // does not end the run.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	settings, err := o.resolve()
 	if err != nil {
 		return nil, err
 	}
-	asked, err := pickScenarios(o.Scenarios, o.Full)
+	questions, err := pickScenarios(o.Scenarios, o.Full)
 	if err != nil {
 		return nil, err
 	}
-	measured, err := pickSubjects(o.Subjects)
+	subjects, err := pickSubjects(o.Subjects)
 	if err != nil {
 		return nil, err
 	}
@@ -32,34 +33,25 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := &Result{
-		Version: resultVersion, Started: time.Now().UTC().Truncate(time.Second), Command: o.command(),
-		Machine: thisMachine(o.Revision), Settings: *settings,
-	}
-	r := &runner{options: &o, settings: settings, where: where, result: result}
-	present, err := r.present(measured)
-	if err != nil {
+	r := &runner{options: &o, settings: settings, where: where, began: time.Now()}
+	if err := r.begin(); err != nil {
 		return nil, err
 	}
+	p := planner{settings: settings, full: o.Full, named: len(o.Scenarios) > 0, wires: o.Wires, done: r.result.done}
+	subjects = slices.DeleteFunc(subjects, func(one subject) bool { return !p.concerns(one, questions) })
+	if len(subjects) == 0 {
+		return nil, errOption("none of these scenarios can be asked of these subjects")
+	}
+	if p.present, err = r.present(subjects); err != nil {
+		return nil, err
+	}
+	tasks := p.tasks(questions)
 	restore, err := pinProcess(where.client)
 	if err != nil {
 		return nil, err
 	}
 	defer restore()
-	cells := r.cells(asked, present)
-	r.progress = newProgress(o.Progress, o.Terminal, len(cells))
-	for i := range cells {
-		if ctx.Err() != nil {
-			break
-		}
-		r.measure(ctx, &cells[i])
-	}
-	r.progress.finish()
-	result.Seconds = time.Since(result.Started).Seconds()
-	if err := ctx.Err(); err != nil {
-		return result, fmt.Errorf("the run was ended early: %w", context.Cause(ctx))
-	}
-	return result, nil
+	return r.result, r.run(ctx, tasks)
 }
 
 // runner is one run.
@@ -67,20 +59,35 @@ type runner struct {
 	options  *Options
 	settings *Settings
 	where    placement
+	began    time.Time
 	result   *Result
+	earlier  float64 // seconds that runs before this one took
 	progress *progress
 }
 
-// task is a cell that is still to be measured.
-type task struct {
-	scenario scenario
-	subject  subject
-	wire     Wire
-	round    int
-}
-
-func (t *task) String() string {
-	return fmt.Sprintf("round %d, %s, %s over %s", t.round, t.scenario.name, t.subject.name(), t.wire)
+// begin makes the result: a new one, or the one of the run that is gone on with.
+func (r *runner) begin() error {
+	r.result = &Result{
+		Version: resultVersion, Started: r.began.UTC().Truncate(time.Second), Commands: []string{r.options.command()},
+		Machine: thisMachine(r.options.Revision), Settings: *r.settings,
+	}
+	if !r.options.Append {
+		return nil
+	}
+	before, err := ReadResult(r.options.Output)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := before.belongs(r.result); err != nil {
+		return errOption("%s holds another run: %v", r.options.Output, err)
+	}
+	before.resume(r.result)
+	before.Settings.Rounds = max(before.Settings.Rounds, r.settings.Rounds)
+	r.earlier, r.result = before.Seconds, before
+	return nil
 }
 
 // present notes what each subject is, and gives those that can be measured here.
@@ -91,6 +98,7 @@ func (r *runner) present(asked []subject) ([]subject, error) {
 	}
 	defer s.close()
 	var here []subject
+	notes := &Result{Started: r.result.Started}
 	for _, one := range asked {
 		about := About{Name: one.name(), About: one.about(), Skipped: one.missing(s)}
 		if about.Skipped == "" {
@@ -98,77 +106,128 @@ func (r *runner) present(asked []subject) ([]subject, error) {
 		} else {
 			fmt.Fprintf(r.options.Progress, "skipped: %s: %s\n", about.Name, about.Skipped)
 		}
-		r.result.Subjects = append(r.result.Subjects, about)
+		notes.Subjects = append(notes.Subjects, about)
 	}
 	if len(here) == 0 {
 		return nil, errors.New("none of the subjects can be measured on this machine")
 	}
+	r.result.resume(notes)
 	return here, nil
 }
 
-// cells puts the measurements in order: within a round, the subjects of a scenario one after the
-// other, so that what changes on the machine in the meantime changes for all of them.
-func (r *runner) cells(asked []scenario, present []subject) []task {
-	var tasks []task
-	for round := 1; round <= r.settings.Rounds; round++ {
-		for _, question := range asked {
-			if round > 1 && (question.once || question.onceQuick && !r.options.Full) {
-				continue
-			}
-			wires := r.options.Wires
-			if question.bothWires {
-				wires = []Wire{bothWires}
-			}
-			for _, wire := range wires {
-				for _, one := range present {
-					if speaks(one, wire) && (question.suits == nil || question.suits(one)) {
-						tasks = append(tasks, task{scenario: question, subject: one, wire: wire, round: round})
-					}
+// run does all tasks.
+func (r *runner) run(ctx context.Context, tasks []task) error {
+	r.progress = newProgress(r.options.Progress, r.options.Terminal, tasks, r.settings)
+	for i := range tasks {
+		if ctx.Err() != nil {
+			break
+		}
+		t := &tasks[i]
+		r.progress.begin(t)
+		if t.asked[0].part.together != nil {
+			r.together(ctx, t)
+		} else {
+			r.inTurn(ctx, t)
+		}
+		r.progress.end()
+		if err := r.save(); err != nil {
+			return err
+		}
+	}
+	r.progress.finish()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("the run was ended early: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// save writes what there is so far, so that whatever ends the harness loses one task at most.
+func (r *runner) save() error {
+	r.result.Seconds = r.earlier + time.Since(r.began).Seconds()
+	if r.options.Output == "" {
+		return nil
+	}
+	return r.result.Write(r.options.Output)
+}
+
+// inTurn asks the parts of a task one after the other on one stand. After one that failed the rest
+// gets a new one.
+func (r *runner) inTurn(ctx context.Context, t *task) {
+	var current *stand
+	for _, a := range t.asked {
+		began := time.Now()
+		c := r.cell(t.seats[0], a, t.round)
+		err := func() (err error) {
+			if current == nil {
+				if current, err = r.newStand(); err != nil {
+					return err
 				}
 			}
+			c.stand = current
+			ctx, cancel := context.WithTimeout(ctx, cellTimeout)
+			defer cancel()
+			return a.part.run(ctx, c)
+		}()
+		if ctx.Err() == nil { // what was cut off is no failure of the subject's
+			r.keep(c, err, time.Since(began))
+		}
+		if err != nil && current != nil {
+			current.site.close()
+			current = nil
 		}
 	}
-	return tasks
-}
-
-func speaks(one subject, wire Wire) bool {
-	spoken := one.wires()
-	return slices.Contains(spoken, wire) || wire == bothWires && len(spoken) == len(Wires())
-}
-
-// measure does one task and keeps its samples, or notes why there are none.
-func (r *runner) measure(ctx context.Context, t *task) {
-	r.progress.begin(t.String())
-	samples, err := r.attempt(ctx, t)
-	switch {
-	case ctx.Err() != nil:
-		return // what was cut off is no failure of the subject's
-	case err != nil:
-		failure := fmt.Sprintf("%s: %v", t, err)
-		r.result.Failures = append(r.result.Failures, failure)
-		r.progress.note("failed: " + failure)
+	if current != nil {
+		current.site.close()
 	}
-	for i := range samples {
-		if missing := samples[i].missing(); missing != 0 {
-			r.progress.note(fmt.Sprintf("%s, %s: %.0f of %.0f deliveries are missing", t, samples[i].Case, missing, samples[i].Metrics[metricExpected]))
+}
+
+// together asks one part of all seats of a task at the same time, each on a stand of its own.
+func (r *runner) together(ctx context.Context, t *task) {
+	began := time.Now()
+	cells := make([]*cell, len(t.seats))
+	for i, at := range t.seats {
+		cells[i] = r.cell(at, t.asked[0], t.round)
+		var err error
+		if cells[i].stand, err = r.newStand(); err != nil {
+			r.progress.note("failed: " + err.Error())
+			return
 		}
+		defer cells[i].site.close()
 	}
-	r.result.Samples = append(r.result.Samples, samples...)
-	r.progress.end()
-}
-
-func (r *runner) attempt(ctx context.Context, t *task) (samples []Sample, err error) {
-	ctx, cancel := context.WithTimeout(ctx, cellTimeout)
+	bounded, cancel := context.WithTimeout(ctx, cellTimeout)
 	defer cancel()
+	errs := t.asked[0].part.together(bounded, cells)
+	if ctx.Err() != nil {
+		return
+	}
+	for i, c := range cells {
+		r.keep(c, errs[i], time.Since(began))
+	}
+}
+
+func (r *runner) newStand() (*stand, error) {
 	s, err := newSite(r.options, r.where)
 	if err != nil {
 		return nil, err
 	}
-	defer s.close()
-	c := &cell{
-		scenario: t.scenario.name, subject: t.subject, wire: t.wire, round: t.round,
-		settings: r.settings, site: s, say: r.progress.note,
+	return &stand{site: s}, nil
+}
+
+func (r *runner) cell(at seat, a asked, round int) *cell {
+	return &cell{Cell: a.cell(at, round), subject: at.subject, ground: a.part.on, settings: r.settings, say: r.progress.note}
+}
+
+// keep puts what a cell gave into the result, and says what was lost or failed.
+func (r *runner) keep(c *cell, err error, took time.Duration) {
+	c.Seconds = took.Seconds()
+	if err != nil {
+		c.Failure = err.Error()
+		r.progress.note(fmt.Sprintf("failed: %s: %v", &c.Cell, err))
 	}
-	err = t.scenario.run(ctx, c)
-	return c.samples, err
+	for i := range c.samples {
+		if missing := c.samples[i].missing(); missing != 0 {
+			r.progress.note(fmt.Sprintf("%s, %s: %.0f of %.0f deliveries are missing", &c.Cell, c.samples[i].Case, missing, c.samples[i].Metrics[metricExpected]))
+		}
+	}
+	r.result.put(c.Cell, c.samples)
 }

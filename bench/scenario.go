@@ -19,7 +19,7 @@ const (
 	deliveryGrace = 3 * time.Second
 	// calmTimeMax is from the last handshake to the first measurement of CPU time, where loads
 	// are not shorter.
-	calmTimeMax = time.Second
+	calmTimeMax = 500 * time.Millisecond
 	calmTimeMin = 200 * time.Millisecond
 )
 
@@ -29,31 +29,71 @@ type scenario struct {
 	about string
 	// suits says whether a subject can be asked at all; nil: every one can.
 	suits func(subject) bool
+	// usual says whether a subject is asked where nobody named the scenario; nil: every one is.
+	usual func(subject) bool
 	// quick says that it belongs to a look, too.
 	quick bool
 	// bothWires says that one measurement uses both wires together.
 	bothWires bool
-	// once says that one round is enough, since it takes long or compares within itself.
+	// once says that one round is enough, since it takes long.
 	once bool
 	// onceQuick says so of a look.
 	onceQuick bool
-	run       func(ctx context.Context, c *cell) error
+	parts     []part
 }
 
-// scenarios gives all scenarios in the order of tables.
+// part is a piece of a scenario: it is measured, and fails, as one.
+type part struct {
+	name string // empty where the scenario has only one
+	on   ground
+	// suits says whether a subject can be asked at all; nil: every one can.
+	suits func(subject) bool
+	// seconds says about how long it takes, all that it starts and ends included.
+	seconds func(*Settings) float64
+	run     func(ctx context.Context, c *cell) error
+	// together, in place of run, measures all subjects and wires at the same time. It gives the
+	// error of each cell, in order.
+	together func(ctx context.Context, cells []*cell) []error
+}
+
+// ground is what must be there before a part begins. Within a round, the parts on one ground are
+// asked one after the other of the same process and its crowd.
+type ground int
+
+const (
+	groundBare   ground = iota // nothing: the part starts what it needs, and nobody else uses that
+	groundShared               // the subject, and a crowd on one channel
+	groundOwn                  // the subject, and a crowd of which each stream has its own channel
+)
+
+// scenarios gives all scenarios in the order of tables, and of questions on one ground: what asks
+// more of the subject comes later.
 func scenarios() []scenario {
 	return []scenario{
-		{name: "idle", quick: true, run: runIdle, suits: notGathering, onceQuick: true, about: "memory of idle streams: the slope between two crowd sizes, all on one channel and each on its own"},
-		{name: "connect", quick: true, run: runConnect, suits: notGathering, about: "handshakes, as fast as the server takes them, with and without an HS256 token where the subject takes one"},
-		{name: "fanout", quick: true, run: runFanout, about: "one channel with all streams: messages at a steady rate, and bursts back to back"},
-		{name: "unicast", quick: true, run: runUnicast, about: "as many channels as streams, one stream each: messages at a steady rate to each in turn"},
-		{name: "keepalive", run: runKeepalive, about: "CPU time of idle streams"},
-		{name: "mixed", run: runMixed, about: "latency of messages to single streams, alone and while each message of another channel goes to all others"},
-		{name: "storm", run: runStorm, about: "all streams of a crowd reconnect at once: time until all are back, and what messages to streams beside them suffer"},
-		{name: "independence", run: runIndependence, about: "CPU time of an event for ten streams, with few and with many others connected"},
-		{name: "gateways", run: runGateways, suits: isRedisFed, about: "one Redis that feeds one gateway, and ten: its CPU time for an event"},
-		{name: "million", run: runMillion, suits: sharesPort, once: true, bothWires: true, about: "a fleet of processes on one port holds a million streams, half over each wire: memory, connecting, rest, and one event for all"},
+		{name: "idle", quick: true, onceQuick: true, parts: idleParts(), about: "memory of idle streams: the slope between two crowd sizes, all on one channel and each on its own"},
+		{
+			name: "connect", quick: true, about: "handshakes, as fast as the server takes them, with and without an HS256 token where the subject takes one",
+			parts: []part{
+				{name: "no token", on: groundShared, run: runConnect, seconds: connectSeconds},
+				{name: "token", run: runConnectTokens, suits: takesTokens, seconds: func(s *Settings) float64 {
+					return connectSeconds(s) + standSeconds(s)
+				}},
+			},
+		},
+		{name: "fanout", quick: true, parts: onGround(groundShared, runFanout, fanoutSeconds), about: "one channel with all streams: messages at a steady rate, and bursts back to back"},
+		{name: "unicast", quick: true, parts: onGround(groundOwn, runUnicast, unicastSeconds), about: "as many channels as streams, one stream each: messages at a steady rate to each in turn"},
+		{name: "mixed", parts: onGround(groundShared, runMixed, mixedSeconds), about: "latency of messages to single streams, alone and while each message of another channel goes to all others"},
+		{name: "storm", parts: onGround(groundShared, runStorm, stormSeconds), about: "all streams of a crowd reconnect at once: time until all are back, and what messages to streams beside them suffer"},
+		{name: "independence", usual: isOurs, parts: onGround(groundBare, runIndependence, independenceSeconds), about: "CPU time of an event for ten streams, with 1,000 and with 18,000 others connected, in turn"},
+		{name: "gateways", suits: isRedisFed, usual: isMain, parts: onGround(groundBare, runGateways, gatewaysSeconds), about: "one Redis that feeds one gateway, and ten: its CPU time for an event"},
+		{name: "keepalive", suits: keepsAlive, usual: isMain, once: true, parts: []part{{together: runKeepalive, seconds: keepaliveSeconds}}, about: "CPU time of idle streams with the server's own keep-alives, all servers at the same time"},
+		{name: "million", suits: sharesPort, once: true, bothWires: true, parts: onGround(groundBare, runMillion, millionSeconds), about: "a fleet of processes on one port holds a million streams, half over each wire: memory, connecting, rest, and one event for all"},
 	}
+}
+
+// onGround is the parts of a scenario that has only one.
+func onGround(on ground, run func(context.Context, *cell) error, seconds func(*Settings) float64) []part {
+	return []part{{on: on, run: run, seconds: seconds}}
 }
 
 // ScenarioNames lists all scenarios.
@@ -81,17 +121,23 @@ func pickScenarios(names []string, full bool) ([]scenario, error) {
 	return picked, nil
 }
 
-// cell is one measurement: a scenario, asked of a subject over a wire in a round, on a site of
-// its own.
+// cell is one measurement that is being made, and what it gave so far. What it starts belongs to
+// its stand, which ends it.
 type cell struct {
-	scenario string
+	Cell
 	subject  subject
-	wire     Wire
-	round    int
+	ground   ground
 	settings *Settings
-	site     *site
-	samples  []Sample
-	say      func(string) // to whoever watches
+	*stand
+	samples []Sample
+	say     func(string) // to whoever watches
+}
+
+// stand is what cells on one ground share.
+type stand struct {
+	site   *site
+	crowd  *load // on the ground's channels; nil until it is connected
+	beside *load // single streams on channels of their own, beside a crowd; nil until connected
 }
 
 // add keeps what was measured.
@@ -101,15 +147,12 @@ func (c *cell) add(name string, metrics ...map[string]float64) {
 		maps.Copy(all, some)
 	}
 	c.samples = append(c.samples, Sample{
-		Scenario: c.scenario, Case: name, Subject: c.subject.name(), Wire: c.wire, Round: c.round, Metrics: all,
+		Scenario: c.Scenario, Part: c.Part, Case: name, Subject: c.Subject, Wire: c.Wire, Round: c.Round, Metrics: all,
 	})
 }
 
 // start starts the subject.
 func (c *cell) start(ctx context.Context, o startOptions) (*server, error) {
-	if o.streams == 0 {
-		o.streams = c.settings.Streams
-	}
 	return c.subject.start(ctx, c.site, o)
 }
 
@@ -189,6 +232,16 @@ func (l *load) finish(ctx context.Context, cpuBefore int64, sent int) (*measured
 		return nil, errors.New("not one message arrived")
 	}
 	return m, nil
+}
+
+// add counts another load in.
+func (m *measured) add(other *measured) {
+	m.cpu += other.cpu
+	m.sent += other.sent
+	m.expected += other.expected
+	m.reply.Deliveries += other.reply.Deliveries
+	m.reply.Lost += other.reply.Lost
+	m.reply.Repeated += other.reply.Repeated
 }
 
 // counts gives the metrics of what arrived.

@@ -7,39 +7,63 @@ import (
 )
 
 const (
-	unicastPriority = -10 // niceness of a crowd whose latency matters while another is busy beside it
+	// On the clients' cores, whose latency is measured comes before whoever is only there to be in
+	// the server's way. Only root may set the first.
+	nicenessMeasured = -10
+	nicenessLoad     = 10
 
 	besideChannels  = 1_000 // streams with a channel of their own beside a larger crowd, at most
 	besidePerSecond = 500.0 // messages to them
+	mixedAlone      = 4.0   // the part of the time in which they are alone is one of so many
 
 	independenceReceivers = 10
 	independenceFew       = 1_000
 	independencePerSecond = 2_000.0
+	independenceSlice     = 0.5 // seconds of load, before it is the other's turn
 
 	fleetGateways  = 10
 	fleetStreams   = 10 // of each
 	fleetPerSecond = 1_000.0
 )
 
-// runKeepalive watches what idle streams cost as time goes by.
-func runKeepalive(ctx context.Context, c *cell) error {
-	l, err := c.crowded(ctx, false)
+func keepaliveSeconds(s *Settings) float64 { return 12 + s.Keepalive }
+
+// runKeepalive watches what idle streams cost as time goes by. All servers are watched at the same
+// time: they are almost idle, and each one's CPU time is its own.
+func runKeepalive(ctx context.Context, cells []*cell) []error {
+	errs := make([]error, len(cells))
+	before := make([]int64, len(cells))
+	for i, c := range cells {
+		before[i], errs[i] = c.rest(ctx)
+	}
+	pause(ctx, secondsOf(cells[0].settings.Keepalive))
+	for i, c := range cells {
+		if errs[i] == nil {
+			errs[i] = c.rested(before[i])
+		}
+	}
+	return errs
+}
+
+// rest connects a crowd and gives the CPU time that the server has taken by then.
+func (c *cell) rest(ctx context.Context) (int64, error) {
+	l, err := c.crowded(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := l.crowd.reset(); err != nil {
-		return err
+		return 0, err
 	}
-	before, err := cpuTime(l.server.pids())
+	return cpuTime(l.server.pids())
+}
+
+// rested keeps what the server has taken since.
+func (c *cell) rested(before int64) error {
+	after, err := cpuTime(c.crowd.server.pids())
 	if err != nil {
 		return err
 	}
-	pause(ctx, secondsOf(c.settings.Keepalive))
-	after, err := cpuTime(l.server.pids())
-	if err != nil {
-		return err
-	}
-	reply, err := l.crowd.report()
+	reply, err := c.crowd.crowd.report()
 	if err != nil {
 		return err
 	}
@@ -52,22 +76,23 @@ func runKeepalive(ctx context.Context, c *cell) error {
 		metricStreams:    float64(c.settings.Streams),
 		metricPings:      float64(reply.Pings),
 	})
-	return ctx.Err()
+	return nil
 }
+
+func mixedSeconds(s *Settings) float64 { return s.Paced + 1.5 }
 
 // runMixed measures how long messages to single streams take, alone and while each message of
 // another channel goes to a whole crowd.
 func runMixed(ctx context.Context, c *cell) error {
-	l, err := c.crowded(ctx, false)
+	l, err := c.crowded(ctx)
 	if err != nil {
 		return err
 	}
-	single, err := c.beside(ctx, l.server)
+	single, err := c.singleCrowd(ctx, l)
 	if err != nil {
 		return err
 	}
-	to := c.singles(c.settings.Paced)
-	m, err := single.paced(ctx, to)
+	m, err := single.paced(ctx, c.singles(c.settings.Paced/mixedAlone))
 	if err != nil {
 		return fmt.Errorf("alone: %w", err)
 	}
@@ -76,13 +101,10 @@ func runMixed(ctx context.Context, c *cell) error {
 	}
 	fanout := make(chan error, 1)
 	go func() {
-		_, err := l.paced(ctx, pace{
-			first: sharedChannel, channels: 1, perSecond: c.settings.FanoutPerSecond,
-			count: max(1, int(c.settings.Paced*c.settings.FanoutPerSecond)),
-		})
+		_, err := l.paced(ctx, c.fanoutFor(c.settings.Paced*(1-1/mixedAlone)))
 		fanout <- err
 	}()
-	m, err = single.paced(ctx, to)
+	m, err = single.paced(ctx, c.singles(c.settings.Paced*(1-1/mixedAlone)))
 	if failure := <-fanout; failure != nil {
 		return fmt.Errorf("the fan-out: %w", failure)
 	}
@@ -99,19 +121,22 @@ func (c *cell) singles(duration float64) pace {
 
 func (c *cell) besideStreams() int { return max(1, min(besideChannels, c.settings.Streams/10)) }
 
-// beside starts a second crowd, each stream on a channel of its own, whose latency is of interest.
-func (c *cell) beside(ctx context.Context, running *server) (*load, error) {
-	crowd, err := c.site.crowd(ctx, unicastPriority)
+// singleCrowd gives the second crowd of the stand, each stream on a channel of its own, whose
+// latency is of interest, not any more that of the first. It connects it where no cell before this
+// one did.
+func (c *cell) singleCrowd(ctx context.Context, first *load) (*load, error) {
+	if c.beside != nil {
+		return c.beside, nil
+	}
+	first.crowd.child.prioritize(nicenessLoad)
+	crowd, err := c.connect(ctx, first.server, c.besideStreams(), 1, true)
 	if err != nil {
 		return nil, err
 	}
-	plan := running.plan(c.wire, c.besideStreams())
-	plan.Own, plan.First = true, 1
-	if _, err := crowd.connect(ctx, plan, connectLimit); err != nil {
-		return nil, err
-	}
+	crowd.child.prioritize(nicenessMeasured)
 	c.calm(ctx)
-	return c.newLoad(running, crowd, 1)
+	c.beside, err = c.newLoad(first.server, crowd, 1)
+	return c.beside, err
 }
 
 // addLatency keeps a load of which the latency matters and the server's CPU time does not.
@@ -126,21 +151,16 @@ func (c *cell) addLatency(name string, m *measured, l *load, more ...map[string]
 	return nil
 }
 
+func stormSeconds(s *Settings) float64 { return 0.5 + 2*float64(s.Streams)/streamsDefault }
+
 // runStorm lets a whole crowd reconnect at once beside streams that stay and are spoken to.
 func runStorm(ctx context.Context, c *cell) error {
-	l, err := c.crowded(ctx, false)
+	l, err := c.crowded(ctx)
 	if err != nil {
 		return err
 	}
-	single, err := c.beside(ctx, l.server)
+	single, err := c.singleCrowd(ctx, l)
 	if err != nil {
-		return err
-	}
-	m, err := single.paced(ctx, c.singles(c.settings.Paced))
-	if err != nil {
-		return fmt.Errorf("before: %w", err)
-	}
-	if err := c.addLatency("before", m, single); err != nil {
 		return err
 	}
 	var back crowdReply
@@ -152,7 +172,7 @@ func runStorm(ctx context.Context, c *cell) error {
 	}()
 	during := c.singles(connectLimit.Seconds())
 	during.stop = over
-	m, err = single.paced(ctx, during)
+	m, err := single.paced(ctx, during)
 	<-over
 	if failure != nil {
 		return fmt.Errorf("the storm: %w", failure)
@@ -188,75 +208,105 @@ func reconnect(ctx context.Context, crowd *crowdClient) (crowdReply, error) {
 	return crowd.live(ctx, connectLimit)
 }
 
-// runIndependence compares the cost of an event for few with few and with many others connected.
+func independenceSeconds(s *Settings) float64 {
+	return s.Paced + 3 + 3*float64(s.IdleHigh)/streamsDefault
+}
+
+// runIndependence compares the cost of an event for few streams with few and with many others
+// connected: two servers, which get a slice of the load in turn, so that what changes on the
+// machine in the meantime changes for both.
 func runIndependence(ctx context.Context, c *cell) error {
-	running, err := c.start(ctx, startOptions{streams: c.settings.IdleHigh + independenceReceivers})
-	if err != nil {
-		return err
-	}
-	receivers, err := c.site.crowd(ctx, 0)
-	if err != nil {
-		return err
-	}
-	if _, err := receivers.connect(ctx, running.plan(c.wire, independenceReceivers), connectLimit); err != nil {
-		return err
-	}
-	others, err := c.site.crowd(ctx, 0)
-	if err != nil {
-		return err
-	}
-	l, err := c.newLoad(running, receivers, independenceReceivers)
-	if err != nil {
-		return err
-	}
 	few := min(independenceFew, c.settings.Streams/10)
-	for _, step := range []struct {
-		name  string
-		count int
-	}{{"few others", few}, {"many others", c.settings.IdleHigh - few}} {
-		plan := running.plan(c.wire, step.count)
-		plan.Own, plan.First = true, 1
-		if _, err := others.connect(ctx, plan, connectLimit); err != nil {
-			return err
+	names := [2]string{"few others", "many others"}
+	var loads [2]*load
+	for i, others := range []int{few, c.settings.IdleHigh} {
+		var err error
+		if loads[i], err = c.amongOthers(ctx, independenceChannel+i, others); err != nil {
+			return fmt.Errorf("%s: %w", names[i], err)
 		}
-		pause(ctx, 2*calmTimeMax)
-		m, err := l.paced(ctx, pace{
-			first: sharedChannel, channels: 1, perSecond: independencePerSecond, count: int(c.settings.Paced * independencePerSecond),
+	}
+	c.calm(ctx)
+	var sums [2]measured
+	slices := max(1, int(c.settings.Paced/independenceSlice/2))
+	for range slices {
+		for i, l := range loads {
+			m, err := l.paced(ctx, pace{
+				first: independenceChannel + i, channels: 1, perSecond: independencePerSecond,
+				count: int(independenceSlice * independencePerSecond),
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w", names[i], err)
+			}
+			sums[i].add(m)
+		}
+	}
+	var each [2]float64
+	for i := range sums {
+		each[i] = seconds(sums[i].cpu) * 1e6 / float64(sums[i].sent)
+		c.add(names[i], sums[i].counts(), map[string]float64{
+			metricCPUPerEvent: each[i], metricTimesFew: each[i] / each[0],
 		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
-		}
-		c.add(step.name, m.counts(), map[string]float64{metricCPUPerEvent: seconds(m.cpu) * 1e6 / float64(m.sent)})
 	}
 	return nil
 }
+
+// independenceChannel is the number of the first server's channel for the receivers, behind those
+// of the others. The second server's is the next: both may hear one Redis.
+const independenceChannel = 18_001
+
+// amongOthers starts a server with others on channels of their own, and ten streams on a channel.
+func (c *cell) amongOthers(ctx context.Context, channel, others int) (*load, error) {
+	running, err := c.start(ctx, startOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.connect(ctx, running, others, 1, true); err != nil {
+		return nil, err
+	}
+	receivers, err := c.connect(ctx, running, independenceReceivers, channel, false)
+	if err != nil {
+		return nil, err
+	}
+	return c.newLoad(running, receivers, independenceReceivers)
+}
+
+func gatewaysSeconds(s *Settings) float64 { return s.Paced + 6 }
 
 // runGateways measures what an event costs Redis with one gateway and with ten.
 func runGateways(ctx context.Context, c *cell) error {
-	for _, step := range []struct {
-		name  string
-		count int
-	}{{"one", 1}, {"ten", fleetGateways}} {
-		if err := c.gateways(ctx, step.name, step.count); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
-		}
+	m, one, err := c.gateways(ctx, 1)
+	if err != nil {
+		return fmt.Errorf("one: %w", err)
 	}
+	c.add("one", m.counts(), map[string]float64{metricRedisCPU: one})
+	m, ten, err := c.gateways(ctx, fleetGateways)
+	if err != nil {
+		return fmt.Errorf("ten: %w", err)
+	}
+	c.add("ten", m.counts(), map[string]float64{metricRedisCPU: ten, metricPerGateway: (ten - one) / (fleetGateways - 1)})
 	return nil
 }
 
-func (c *cell) gateways(ctx context.Context, name string, count int) error {
-	crowd, err := c.site.crowd(ctx, 0)
+func stopAll(children []*child) {
+	for _, c := range children {
+		c.stop()
+	}
+}
+
+// gateways loads so many of them and gives what an event cost Redis, in microseconds.
+func (c *cell) gateways(ctx context.Context, count int) (*measured, float64, error) {
+	crowd, err := c.site.crowd(ctx)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	var fleet *server
 	for range count {
-		running, err := c.start(ctx, startOptions{streams: fleetStreams})
+		running, err := c.start(ctx, startOptions{})
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
-		if _, err := crowd.connect(ctx, running.plan(c.wire, fleetStreams), connectLimit); err != nil {
-			return err
+		if _, err := crowd.connect(ctx, running.plan(c.Wire, fleetStreams), connectLimit); err != nil {
+			return nil, 0, err
 		}
 		if fleet != nil {
 			running.children = append(running.children, fleet.children...)
@@ -267,23 +317,22 @@ func (c *cell) gateways(ctx context.Context, name string, count int) error {
 	c.calm(ctx)
 	l, err := c.newLoad(fleet, crowd, count*fleetStreams)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	redis := []int{c.site.redisServer.pid()}
 	before, err := cpuTime(redis)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	m, err := l.paced(ctx, pace{
-		first: sharedChannel, channels: 1, perSecond: fleetPerSecond, count: int(c.settings.Paced * fleetPerSecond),
+		first: sharedChannel, channels: 1, perSecond: fleetPerSecond, count: int(c.settings.Paced / 2 * fleetPerSecond),
 	})
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	after, err := cpuTime(redis)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	c.add(name, m.counts(), map[string]float64{metricRedisCPU: seconds(after-before) * 1e6 / float64(m.sent)})
-	return nil
+	return m, seconds(after-before) * 1e6 / float64(m.sent), nil
 }

@@ -16,10 +16,15 @@ const (
 	// SO_REUSEPORT spreads by hash, so some get a few hundred more.
 	fleetStreamsEach = 18_900
 	fleetSteps       = 20 // the crowd grows in so many steps, with a look at memory between them
-	fleetWindow      = 16 // handshakes under way, of each crowd process
-	fleetSources     = 2  // loopback addresses of each crowd process
-	fleetInterval    = 250 * time.Millisecond
-	fleetGrace       = 30 * time.Second // without a delivery, before a broadcast is called lost
+	fleetStepsNoted  = 5  // steps, after which it is said how far it is
+	// So many crowd processes connect at once, with so many handshakes under way each: 128 in all
+	// keep the machine busy, more would only make each of them wait.
+	fleetAtOnce   = 16
+	fleetWindow   = 8
+	fleetSources  = 2               // loopback addresses of each crowd process
+	fleetCalm     = 2 * time.Second // from the start of all processes to the first stream
+	fleetInterval = 250 * time.Millisecond
+	fleetGrace    = 30 * time.Second // without a delivery, before a broadcast is called lost
 	// memoryGuard is the part of the machine's memory that must stay available.
 	memoryGuard = 0.08
 )
@@ -31,6 +36,10 @@ type fleet struct {
 	crowds   []*crowdClient
 	wanted   []int // streams of each crowd
 	live     int
+}
+
+func millionSeconds(s *Settings) float64 {
+	return 30 + s.MillionKeepalive + 200*float64(s.Million)/1e6
 }
 
 // runMillion holds as many streams as are asked for, half of them over each wire: what they cost,
@@ -46,7 +55,7 @@ func runMillion(ctx context.Context, c *cell) error {
 	if err := f.startCrowds(ctx, processes); err != nil {
 		return err
 	}
-	pause(ctx, 2*calmTimeMax)
+	pause(ctx, fleetCalm)
 	if err := f.ramp(ctx); err != nil {
 		return err
 	}
@@ -62,7 +71,7 @@ func (f *fleet) startGateways(ctx context.Context, count int) error {
 		return err
 	}
 	for range count {
-		running, err := f.start(ctx, startOptions{address: address, streams: fleetStreamsEach})
+		running, err := f.start(ctx, startOptions{address: address})
 		if err != nil {
 			return err
 		}
@@ -94,7 +103,7 @@ func listeners(address string) int {
 
 func (f *fleet) startCrowds(ctx context.Context, count int) error {
 	for i := range count {
-		crowd, err := f.site.crowd(ctx, 0)
+		crowd, err := f.site.crowd(ctx)
 		if err != nil {
 			return err
 		}
@@ -109,12 +118,17 @@ func (f *fleet) startCrowds(ctx context.Context, count int) error {
 	return nil
 }
 
-// everyCrowd does something with all crowds at once and gives the first error.
-func (f *fleet) everyCrowd(do func(i int, crowd *crowdClient) error) error {
+// everyCrowd does something with all crowds, some at a time, and gives the first error.
+func (f *fleet) everyCrowd(atOnce int, do func(i int, crowd *crowdClient) error) error {
 	errs := make([]error, len(f.crowds))
+	turns := make(chan struct{}, atOnce)
 	var all sync.WaitGroup
 	for i, crowd := range f.crowds {
-		all.Go(func() { errs[i] = do(i, crowd) })
+		turns <- struct{}{}
+		all.Go(func() {
+			errs[i] = do(i, crowd)
+			<-turns
+		})
 	}
 	all.Wait()
 	for i, err := range errs {
@@ -135,10 +149,13 @@ func (f *fleet) ramp(ctx context.Context) error {
 	var took time.Duration
 	for step := range fleetSteps {
 		began := time.Now()
-		if err := f.everyCrowd(func(i int, crowd *crowdClient) error { return f.grow(ctx, i, crowd, step) }); err != nil {
+		if err := f.everyCrowd(fleetAtOnce, func(i int, crowd *crowdClient) error { return f.grow(ctx, i, crowd, step) }); err != nil {
 			return err
 		}
 		took += time.Since(began)
+		if step%fleetStepsNoted == fleetStepsNoted-1 {
+			f.say(fmt.Sprintf("million: step %d of %d, %.0f s", step+1, fleetSteps, took.Seconds()))
+		}
 		left, err := availableBytes()
 		if err != nil {
 			return err
@@ -159,8 +176,8 @@ func (f *fleet) ramp(ctx context.Context) error {
 	f.add("connect", map[string]float64{
 		metricStreams: float64(f.live), metricSeconds: took.Seconds(), metricPerSecond: float64(f.live) / took.Seconds(),
 		metricMemoryBytes: float64(after), metricBaseBytes: float64(before), metricProcesses: float64(len(f.crowds)),
-		metricBytesPerStream: float64(after-before) / float64(f.live),
-		metricKernelBytes:    float64(kernelAfter - kernelBefore), metricKernelPerStream: float64(kernelAfter-kernelBefore) / float64(f.live),
+		metricStreamsBytes: float64(after - before), metricBytesPerStream: float64(after-before) / float64(f.live),
+		metricKernelBytes: float64(kernelAfter - kernelBefore), metricKernelPerStream: float64(kernelAfter-kernelBefore) / float64(f.live),
 	})
 	return ctx.Err()
 }
@@ -196,6 +213,7 @@ func (f *fleet) liveStreams() (int, error) {
 
 // rest watches all streams while nothing happens.
 func (f *fleet) rest(ctx context.Context) error {
+	f.say(fmt.Sprintf("million: %d streams are live and left alone for %.0f s", f.live, f.settings.MillionKeepalive))
 	before, err := cpuTime(f.gateways.pids())
 	if err != nil {
 		return err
@@ -221,7 +239,7 @@ func (f *fleet) rest(ctx context.Context) error {
 
 // broadcast publishes one message, once, for everybody.
 func (f *fleet) broadcast(ctx context.Context) error {
-	if err := f.everyCrowd(func(_ int, crowd *crowdClient) error { return crowd.reset() }); err != nil {
+	if err := f.everyCrowd(len(f.crowds), func(_ int, crowd *crowdClient) error { return crowd.reset() }); err != nil {
 		return err
 	}
 	l, err := f.newLoad(f.gateways, f.crowds[0], f.live)
@@ -240,7 +258,7 @@ func (f *fleet) broadcast(ctx context.Context) error {
 	var first, last int64
 	merged := newLatency()
 	var mutex sync.Mutex
-	err = f.everyCrowd(func(_ int, crowd *crowdClient) error {
+	err = f.everyCrowd(len(f.crowds), func(_ int, crowd *crowdClient) error {
 		live, err := crowd.ask(crowdCommand{Op: "status"})
 		if err != nil {
 			return err

@@ -64,8 +64,8 @@ func (s *site) spawn(ctx context.Context, l launch) (*child, error) {
 }
 
 // crowd starts a crowd process on the clients' cores.
-func (s *site) crowd(ctx context.Context, priority int) (*crowdClient, error) {
-	c, err := newCrowd(ctx, s.binary, s.place.client, priority)
+func (s *site) crowd(ctx context.Context) (*crowdClient, error) {
+	c, err := newCrowd(ctx, s.binary, s.place.client)
 	if err != nil {
 		return nil, err
 	}

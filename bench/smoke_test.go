@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,8 +23,8 @@ func TestRunWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(result.Failures) > 0 {
-		t.Fatalf("measurements failed: %q", result.Failures)
+	if failures := result.Failures(); len(failures) > 0 {
+		t.Fatalf("measurements failed: %q", failures)
 	}
 	if want := 3 * 2 * 3; len(result.Samples) != want {
 		t.Errorf("%d samples, expected %d", len(result.Samples), want)
@@ -37,8 +38,38 @@ func TestRunWhole(t *testing.T) {
 			t.Errorf("%s over %s, %s: no CPU time: %v", s.Subject, s.Wire, s.Case, s.Metrics)
 		}
 	}
-	if !strings.Contains(progress.String(), "fanout, floor over ws") {
+	if !strings.Contains(progress.String(), "floor over ws: fanout") {
 		t.Errorf("progress says nothing of the floor: %s", &progress)
+	}
+}
+
+// TestRunGoesOn: a second run with the first one's file measures its own round only.
+func TestRunGoesOn(t *testing.T) {
+	options := Options{
+		Scenarios: []string{"unicast"}, Subjects: []string{"floor"}, Wires: []Wire{WebSocket}, Streams: 50, Rounds: 1,
+		Duration: 500 * time.Millisecond, Binary: program(t), Output: filepath.Join(t.TempDir(), "result.json"), Append: true,
+	}
+	first, err := Run(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Rounds = 2
+	if _, err := Run(t.Context(), options); err != nil {
+		t.Fatal(err)
+	}
+	both, err := ReadResult(options.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(both.Samples) != 2 || both.Samples[0].Round != 1 || both.Samples[1].Round != 2 || both.Settings.Rounds != 2 || both.Seconds <= first.Seconds {
+		t.Errorf("after a second round: %d rounds, samples %+v", both.Settings.Rounds, both.Samples)
+	}
+	if got, want := both.Samples[0].Metrics[metricP99], first.Samples[0].Metrics[metricP99]; got != want {
+		t.Errorf("the first round was measured again: p99 is %v, was %v", got, want)
+	}
+	options.Streams = 51
+	if _, err := Run(t.Context(), options); err == nil || !strings.Contains(err.Error(), "settings") {
+		t.Errorf("with another crowd: %v", err)
 	}
 }
 
@@ -62,11 +93,11 @@ func TestRunRest(t *testing.T) {
 	}
 	for _, want := range []string{
 		"idle shared", "idle own", "idle own, token", "connect no token", "connect token", "keepalive idle",
-		"mixed alone", "mixed beside a fan-out", "storm before", "storm during", "independence few others", "independence many others",
+		"mixed alone", "mixed beside a fan-out", "storm during", "independence few others", "independence many others",
 		"gateways one", "gateways ten", "million connect", "million rest", "million broadcast",
 	} {
 		if !cases[want] {
-			t.Errorf("no sample of %q; failures: %q", want, result.Failures)
+			t.Errorf("no sample of %q; failures: %q", want, result.Failures())
 		}
 	}
 }
@@ -84,7 +115,7 @@ func TestRunEndsEarly(t *testing.T) {
 		cancel(errors.New("told to end"))
 	}()
 	result, err := Run(ctx, Options{
-		Scenarios: []string{"keepalive"}, Subjects: []string{"floor"}, Wires: []Wire{SSE}, Streams: 10, Rounds: 1, Binary: program(t),
+		Scenarios: []string{"fanout"}, Subjects: []string{"floor"}, Duration: time.Hour, Wires: []Wire{SSE}, Streams: 10, Rounds: 1, Binary: program(t),
 	})
 	if !<-watched {
 		t.Error("the run started no processes")
@@ -115,8 +146,8 @@ func TestFloorWritesOncePerDelivery(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.close()
-			c := &cell{subject: floor{gather: test.gather}, wire: WebSocket, settings: &Settings{Streams: streams, MessageBytes: 154}, site: s}
-			l, err := c.crowded(t.Context(), false)
+			c := &cell{Cell: Cell{Wire: WebSocket}, subject: floor{gather: test.gather}, stand: &stand{site: s}, settings: &Settings{Streams: streams, MessageBytes: 154}}
+			l, err := c.crowded(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,8 +189,8 @@ func TestCrowdNoticesLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	c := &cell{subject: floor{}, wire: SSE, settings: &Settings{Streams: 10, MessageBytes: 154}, site: s}
-	l, err := c.crowded(t.Context(), false)
+	c := &cell{Cell: Cell{Wire: SSE}, subject: floor{}, stand: &stand{site: s}, settings: &Settings{Streams: 10, MessageBytes: 154}}
+	l, err := c.crowded(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,8 +222,8 @@ func TestCrowdReconnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	c := &cell{subject: plain{}, wire: WebSocket, settings: &Settings{Streams: 200, MessageBytes: 154}, site: s}
-	l, err := c.crowded(t.Context(), true)
+	c := &cell{Cell: Cell{Wire: WebSocket}, subject: plain{}, ground: groundOwn, stand: &stand{site: s}, settings: &Settings{Streams: 200, MessageBytes: 154}}
+	l, err := c.crowded(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -27,8 +28,6 @@ type startOptions struct {
 	tokens bool
 	// address is HOST:PORT to share with others (SO_REUSEPORT); empty takes a free port alone.
 	address string
-	// streams is how many it must be able to hold.
-	streams int
 }
 
 // server is a subject that runs.
@@ -76,6 +75,39 @@ type redisFed interface{ fedByRedis() bool }
 // portSharer is a subject of which several processes can share one port.
 type portSharer interface{ sharesPort() bool }
 
+// aliveKeeper is a subject that sends something now and then on an idle stream.
+type aliveKeeper interface{ keepsAlive() }
+
+// variant is a subject that differs from another in one setting, and is usually asked only where
+// that matters.
+type variant interface{ mattersFor() []string }
+
+func takesTokens(one subject) bool {
+	_, takes := one.(tokenTaker)
+	return takes
+}
+
+func keepsAlive(one subject) bool {
+	_, keeps := one.(aliveKeeper)
+	return keeps
+}
+
+func isMain(one subject) bool {
+	v, is := one.(variant)
+	return !is || len(v.mattersFor()) == 0
+}
+
+func isOurs(one subject) bool { return one.name() == ourName }
+
+// usuallyAsked says whether a subject is asked where nobody named the scenario.
+func usuallyAsked(one subject, question *scenario) bool {
+	if question.usual != nil && !question.usual(one) {
+		return false
+	}
+	v, _ := one.(variant)
+	return isMain(one) || slices.Contains(v.mattersFor(), question.name)
+}
+
 func isRedisFed(one subject) bool {
 	fed, is := one.(redisFed)
 	return is && fed.fedByRedis()
@@ -84,12 +116,6 @@ func isRedisFed(one subject) bool {
 func sharesPort(one subject) bool {
 	sharer, is := one.(portSharer)
 	return is && sharer.sharesPort()
-}
-
-// notGathering leaves out the second form of the floor where it is the same as the first.
-func notGathering(one subject) bool {
-	f, is := one.(floor)
-	return !is || !f.gather
 }
 
 // subjects gives all subjects, in the order of the tables.

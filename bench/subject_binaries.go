@@ -58,6 +58,7 @@ func (centrifugo) about() string {
 
 func (centrifugo) wires() []Wire    { return Wires() }
 func (centrifugo) fedByRedis() bool { return true }
+func (centrifugo) keepsAlive()      {}
 
 func (centrifugo) missing(*site) string {
 	if problem := onPath("redis-server", "apt-get install redis-server"); problem != "" {

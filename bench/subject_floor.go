@@ -30,6 +30,14 @@ func (f floor) about() string {
 func (floor) wires() []Wire        { return Wires() }
 func (floor) missing(*site) string { return "" }
 
+// mattersFor: alone, a message has nothing to be gathered with.
+func (f floor) mattersFor() []string {
+	if f.gather {
+		return []string{"fanout"}
+	}
+	return nil
+}
+
 func (f floor) start(ctx context.Context, s *site, _ startOptions) (*server, error) {
 	var extra []string
 	if f.gather {

@@ -27,10 +27,19 @@ func (m millrace) about() string {
 
 func (millrace) wires() []Wire { return Wires() }
 func (millrace) takesTokens()  {}
+func (millrace) keepsAlive()   {}
 
 // Of several with brokers of their own, an event would reach one only.
 func (m millrace) fedByRedis() bool { return !m.memory }
 func (m millrace) sharesPort() bool { return !m.memory }
+
+// mattersFor: its own memory stands for Redis where events come from there.
+func (m millrace) mattersFor() []string {
+	if m.memory {
+		return []string{"fanout", "unicast"}
+	}
+	return nil
+}
 
 func (m millrace) missing(*site) string {
 	if m.memory {

@@ -53,7 +53,7 @@ func (c centrifuge) name() string {
 func (c centrifuge) about() string {
 	wait := "an event is written as soon as the client's writer runs (best for latency and unicast)"
 	if c.delay != "" {
-		wait = "a client's writer waits " + c.delay + " for more (best for memory and bursts)"
+		wait = "a client's writer waits " + c.delay + " for more (best for bursts)"
 	}
 	return "a small server on centrifugal/centrifuge v0.40.1, the library inside Centrifugo (bench/peers/centrifuge), Redis broker, SSE and its bidirectional WebSocket; published on Redis in the library's own format. " +
 		"No history, presence or join messages; no limit on events in one write; " + wait + "."
@@ -61,6 +61,15 @@ func (c centrifuge) about() string {
 
 func (centrifuge) wires() []Wire    { return Wires() }
 func (centrifuge) fedByRedis() bool { return true }
+func (centrifuge) keepsAlive()      {}
+
+// mattersFor: the delay spares writes in a burst, and little else.
+func (c centrifuge) mattersFor() []string {
+	if c.delay != "" {
+		return []string{"fanout"}
+	}
+	return nil
+}
 
 func (centrifuge) missing(s *site) string {
 	if problem := onPath("redis-server", "apt-get install redis-server"); problem != "" {

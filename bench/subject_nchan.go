@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"text/template"
 )
 
@@ -15,7 +16,7 @@ type nchan struct{}
 func (nchan) name() string { return "nchan" }
 
 func (nchan) about() string {
-	return "nginx with the module nchan, configured by bench/peers/nchan, one worker process; published by POST to its publisher location on one kept connection. " +
+	return "nginx with the module nchan, configured by bench/peers/nchan, one worker process a core; published by POST to its publisher location on one kept connection. " +
 		"No message buffer, no pings, no access log, small pools, backlog 4096."
 }
 
@@ -91,13 +92,23 @@ func (n nchan) configure(s *site, address string) (string, error) {
 	if err := os.Chmod(s.directory, 0o755); err != nil {
 		return "", err
 	}
-	path := filepath.Join(s.directory, "nginx.conf")
+	// One of its own for each start: they write a pid file there.
+	directory := filepath.Join(s.directory, "nginx-"+portOf(address))
+	if err := os.Mkdir(directory, 0o755); err != nil {
+		return "", err
+	}
+	path := filepath.Join(directory, "nginx.conf")
 	file, err := os.Create(path)
 	if err != nil {
 		return "", err
 	}
+	// A worker a core that it may use.
+	workers := len(s.place.server)
+	if workers == 0 {
+		workers = runtime.NumCPU()
+	}
 	err = text.Execute(file, map[string]any{
-		"Directory": s.directory, "Listen": address, "Workers": 1, "Connections": descriptorsMax() - nginxSpare,
+		"Directory": directory, "Listen": address, "Workers": workers, "Connections": descriptorsMax() - nginxSpare,
 	})
 	if failure := file.Close(); err == nil {
 		err = failure

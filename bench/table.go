@@ -52,7 +52,7 @@ func (r *Result) PrintTable(out io.Writer) {
 	for _, line := range r.losses() {
 		fmt.Fprintln(out, line)
 	}
-	for _, failure := range r.Failures {
+	for _, failure := range r.Failures() {
 		fmt.Fprintln(out, "failed:", failure)
 	}
 	for _, about := range r.Subjects {

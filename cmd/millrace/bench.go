@@ -17,22 +17,23 @@ import (
 // benchCommand is `millrace bench`.
 type benchCommand struct {
 	Run    benchRunCommand    `cmd:"" default:"withargs" help:"Measure, and print a table (the default)."`
-	Report benchReportCommand `cmd:"" help:"Write BENCHMARKS.md and its plots from the JSON of a run."`
+	Report benchReportCommand `cmd:"" help:"Write BENCHMARKS.md and its plots from the JSON of one run or more."`
 }
 
 // benchRunCommand is `millrace bench [SCENARIO...]`.
 type benchRunCommand struct {
-	Scenarios []string      `arg:"" optional:"" help:"What to measure: ${bench_scenarios}. None: what fits into ten minutes, with --full everything."`
+	Scenarios []string      `arg:"" optional:"" help:"What to measure: ${bench_scenarios}. None: what fits into ten minutes, with --full everything, each of the servers for which it tells something."`
 	Subjects  []string      `name:"subjects" placeholder:"NAME,..." help:"Servers to measure: ${bench_subjects}. None: all that are here."`
 	Wires     []string      `name:"wires" enum:"sse,ws" placeholder:"WIRE" help:"sse, ws or both (the default)."`
 	Streams   int           `name:"streams" placeholder:"N" help:"Streams of a crowd (10000)."`
 	Million   int           `name:"million" placeholder:"N" help:"Streams of the scenario million (1000000)."`
 	Rounds    int           `name:"rounds" placeholder:"N" help:"How often everything is measured (2, with --full 5)."`
-	Duration  time.Duration `name:"duration" placeholder:"D" help:"Length of each paced load (3s, with --full 10s)."`
+	Duration  time.Duration `name:"duration" placeholder:"D" help:"Length of each paced load (2s, with --full 4s)."`
 	Quick     bool          `name:"quick" xor:"size" help:"Sizes and scenarios for a look (the default)."`
 	Full      bool          `name:"full" xor:"size" help:"Sizes and scenarios of a published report."`
 	Cores     string        `name:"cores" enum:"one,all" default:"one" help:"Give the server one core of its own, or all together with everybody else: one or all."`
-	JSON      string        `name:"json" placeholder:"FILE" help:"Write every sample to FILE."`
+	JSON      string        `name:"json" placeholder:"FILE" help:"Write every sample to FILE, anew after each measurement."`
+	Append    bool          `name:"append" help:"Go on with what is in the file of --json: measure what is missing or failed, and further rounds."`
 	Peers     string        `name:"peers" placeholder:"DIRECTORY" help:"Sources of the peers' servers (bench/peers)."`
 }
 
@@ -51,7 +52,7 @@ func (c *benchRunCommand) Run(world *process) error {
 	defer stop()
 	options := bench.Options{
 		Scenarios: c.Scenarios, Subjects: c.Subjects, Full: c.Full, Streams: c.Streams, Million: c.Million, Rounds: c.Rounds,
-		Duration: c.Duration, AllCores: c.Cores == "all", Peers: c.Peers,
+		Duration: c.Duration, AllCores: c.Cores == "all", Peers: c.Peers, Output: c.JSON, Append: c.Append,
 		Revision: buildRevision(), Progress: world.stderr, Terminal: isTerminal(world.stderr),
 	}
 	for _, wire := range c.Wires {
@@ -66,16 +67,11 @@ func (c *benchRunCommand) Run(world *process) error {
 		return fmt.Errorf("bench: %w", err)
 	}
 	result.PrintTable(world.stdout)
-	if c.JSON != "" {
-		if failure := result.Write(c.JSON); failure != nil {
-			return failure
-		}
-	}
 	if err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
-	if len(result.Failures) > 0 {
-		return fmt.Errorf("bench: %d measurements failed; the table is not whole", len(result.Failures))
+	if failures := result.Failures(); len(failures) > 0 {
+		return fmt.Errorf("bench: %d measurements failed; the table is not whole", len(failures))
 	}
 	return nil
 }
@@ -89,11 +85,11 @@ func buildRevision() string {
 	return commit(info)
 }
 
-// benchReportCommand is `millrace bench report FILE`.
+// benchReportCommand is `millrace bench report FILE...`.
 type benchReportCommand struct {
-	File   string `arg:"" help:"What a run wrote with --json."`
-	Output string `name:"output" default:"BENCHMARKS.md" placeholder:"FILE" help:"Where the report goes."`
-	Plots  string `name:"plots" default:"docs/benchmarks" placeholder:"DIRECTORY" help:"Where its plots go."`
+	Files  []string `arg:"" name:"file" help:"What runs wrote with --json: those with the same settings are put together."`
+	Output string   `name:"output" default:"BENCHMARKS.md" placeholder:"FILE" help:"Where the report goes."`
+	Plots  string   `name:"plots" default:"docs/benchmarks" placeholder:"DIRECTORY" help:"Where its plots go."`
 }
 
 // benchRoleCommand starts this binary as one of the harness's own processes.
@@ -108,11 +104,11 @@ func (c *benchRoleCommand) Run(world *process) error {
 
 // Run writes the report.
 func (c *benchReportCommand) Run(world *process) error {
-	result, err := bench.ReadResult(c.File)
+	results, err := bench.ReadResults(c.Files)
 	if err != nil {
 		return err
 	}
-	if err := bench.WriteReport(result, c.Output, c.Plots); err != nil {
+	if err := bench.WriteReport(results, c.Output, c.Plots); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(world.stdout, c.Output)

@@ -50,6 +50,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "bench, an unknown scenario", arguments: "bench nope", code: 2, stderr: `there is no scenario "nope"`},
 		{name: "bench, an unknown subject", arguments: "bench idle --subjects nope", code: 2, stderr: `there is no subject "nope"`},
 		{name: "bench, both sizes", arguments: "bench --quick --full", code: 2, stderr: "--quick and --full"},
+		{name: "bench, nothing to go on with", arguments: "bench idle --append", code: 2, stderr: "needs the file"},
 		{name: "bench report, no file", arguments: "bench report none.json", code: 1, stderr: "none.json"},
 		{name: "version", arguments: "version", code: 0, stdout: "rueidis"},
 		{name: "token without a secret", arguments: "token --sub alice", code: 1, stderr: "there is no secret to sign with"},
