@@ -239,7 +239,7 @@ func (l *Loop) Stats(ctx context.Context) (Stats, error) {
 		for index := uint32(1); index <= l.highestOutbox; index++ {
 			s.OutboxBytes += int64(l.outboxes.At(index).queued)
 		}
-		s.SlabBytes = l.streams.Len()*streamSize + (l.outboxes.Len()+2*l.chunks.Len())*32
+		s.SlabBytes = l.streams.Len()*streamSize + l.outboxes.Len()*outboxSize + l.chunks.Len()*chunkSize
 		answer <- s
 	})
 	if err != nil {
