@@ -124,6 +124,7 @@ func (s *sessions) answerAsk(slot netio.Slot, channel proto.Channel) {
 // hears that events may be missing since then.
 func (s *sessions) saySubscribed(slot netio.Slot, wish ask) {
 	s.say(slot, "subscribed", proto.AppendSubscribed(nil, wish.channel.Name(), wish.ref))
+	s.shard.Begin(slot, wish.channel)
 	if wish.from == "" {
 		return
 	}

@@ -158,6 +158,7 @@ func (g *Gateway) setUpBroker() error {
 
 func (g *Gateway) setUpLoops() (err error) {
 	limits := g.options.Limits
+	rules := [...]hub.Rules{broker.Plain: {Kind: broker.Plain}, broker.Sharded: {Kind: broker.Sharded}}
 	g.hub, err = hub.New(hub.Options{
 		Loops: g.options.Loops, Epoch: g.epoch,
 		Source: g.source, Names: &g.names,
@@ -167,7 +168,7 @@ func (g *Gateway) setUpLoops() (err error) {
 			},
 			Mail: func(shard *hub.Shard, item any) { g.sessions[shard.Loop().Index()].mail(item) },
 		},
-		KindOf:        g.kindOf,
+		RulesOf:       func(channelType string) *hub.Rules { return &rules[g.kindOf(channelType)] },
 		MaxQueueBytes: limits.MaxQueueBytes, MaxEventBytes: limits.MaxEventBytes, MaxSubscriptions: limits.MaxSubscriptions,
 	})
 	if err != nil {
@@ -353,5 +354,5 @@ func loopsDefault() int {
 	if cores > 3 {
 		cores--
 	}
-	return min(cores, 63)
+	return min(cores, 62)
 }

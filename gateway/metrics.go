@@ -56,7 +56,7 @@ func (e *exposition) streams(s *snapshot) {
 }
 
 // formNames are the wire forms as metrics spell them.
-var formNames = [proto.FormCount]string{"sse", "sse_plain", "text", "envelope"}
+var formNames = [proto.FormCount]string{"sse", "sse_plain", "text", "envelope", "sse_without_id", "sse_plain_without_id"}
 
 func (e *exposition) events(s *snapshot) {
 	e.counter("millrace_events_total", s.hub.Events)
@@ -66,7 +66,7 @@ func (e *exposition) events(s *snapshot) {
 	for form, name := range formNames {
 		e.counter("millrace_deliveries_total", s.shards.Delivered[form], "form", name)
 	}
-	e.counter("millrace_deliveries_skipped_total", s.shards.Skipped)
+	e.counter("millrace_deliveries_skipped_total", s.shards.Dropped)
 	for reason := range proto.GapReasonCount {
 		e.counter("millrace_gaps_total", s.shards.Gaps[reason], "reason", reason.String())
 	}

@@ -121,8 +121,8 @@ func (o Options) completed() (Options, error) {
 	switch {
 	case o.Loops == 0:
 		o.Loops = loopsDefault()
-	case o.Loops < 0 || o.Loops > 63:
-		return o, fmt.Errorf("loops: %d is not in 1..63 (0 takes the default)", o.Loops)
+	case o.Loops < 0 || o.Loops > 62:
+		return o, fmt.Errorf("loops: %d is not in 1..62 (0 takes the default)", o.Loops)
 	}
 	host, _, err := net.SplitHostPort(o.Listen)
 	if err != nil {

@@ -160,7 +160,7 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 		return
 	}
 	for _, channel := range g.channels {
-		if s.shard.Subscribe(slot, channel) == hub.Asked {
+		if s.shard.Subscribe(slot, channel, hub.From{}) == hub.Asked {
 			one.waiting++
 		}
 	}
@@ -186,6 +186,9 @@ func (s *sessions) greet(slot netio.Slot, one *session) {
 	user := s.user(one)
 	s.debug(slot, "stream connected", "user", user, "channels", len(channels))
 	s.say(slot, "connected", proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels))
+	for _, channel := range channels {
+		s.shard.Begin(slot, channel)
+	}
 }
 
 // greetIfNothingWaits greets a client that no longer wants the channels that it was waiting for.
@@ -211,6 +214,7 @@ func (s *sessions) subscribed(slot netio.Slot, channel proto.Channel) {
 	s.debug(slot, "subscribed", "channel", channel.Name())
 	s.answerAsk(slot, channel)
 	if one.flags&sessionGreeted != 0 {
+		s.shard.Begin(slot, channel)
 		return
 	}
 	if one.flags&sessionWebSocket != 0 && !s.gateway.isUnasked(channel, s.who(one)) {
@@ -237,7 +241,7 @@ func (s *sessions) say(slot netio.Slot, name string, json []byte) {
 
 func (s *sessions) send(slot netio.Slot, bytes []byte) {
 	f := s.loop.NewFrame(bytes, 0)
-	if !s.loop.Offer(slot, f, netio.Express, s.gateway.options.Limits.MaxQueueBytes) {
+	if !s.loop.Offer(slot, f, netio.Express, netio.Budget{Bytes: s.gateway.options.Limits.MaxQueueBytes}) {
 		s.loop.Close(slot, endSlow)
 	}
 	s.loop.Release(f)

@@ -173,7 +173,7 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 		Delivery: DeliveryStats{
 			P50Ms:      float64(s.delivery.ValueAtQuantile(50)) / 1000,
 			P99Ms:      float64(s.delivery.ValueAtQuantile(99)) / 1000,
-			Deliveries: uint64(s.delivery.TotalCount()), Dropped: s.shards.Skipped,
+			Deliveries: uint64(s.delivery.TotalCount()), Dropped: s.shards.Dropped,
 		},
 		Memory: s.memory,
 	}

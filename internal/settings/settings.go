@@ -30,7 +30,7 @@ type ServerSettings struct {
 	ReusePort      bool     `name:"reuse-port" group:"Server" help:"Let several gateways of this machine share the address (SO_REUSEPORT)." bound:"true or false"`
 	AllowedOrigins []Origin `name:"allowed-origins" placeholder:"ORIGIN" group:"Server" help:"Origins, besides the Host itself, whose pages may connect." bound:"scheme://host[:port], exactly"`
 	TrustedProxies []Prefix `name:"trusted-proxies" placeholder:"CIDR" group:"Server" help:"Proxies whose X-Forwarded-For is believed." bound:"addresses or CIDR ranges"`
-	Loops          Count    `name:"loops" default:"auto" auto:"yes" zero:"no" min:"1" max:"63" group:"Server" help:"Event loops; auto: all cores up to 3, one fewer from 4 on." bound:"auto, or 1 to 63"`
+	Loops          Count    `name:"loops" default:"auto" auto:"yes" zero:"no" min:"1" max:"62" group:"Server" help:"Event loops; auto: all cores up to 3, one fewer from 4 on." bound:"auto, or 1 to 62"`
 	Demo           bool     `name:"demo" group:"Server" help:"Publish this process's own measurements, for a page with live data." bound:"true or false"`
 }
 
