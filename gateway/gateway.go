@@ -112,7 +112,7 @@ func (g *Gateway) setUpIdentity() (err error) {
 	}
 	g.policy, err = access.New(access.Options{
 		Namespaces: o.Namespaces, Personal: o.Personal, Broadcast: o.Broadcast,
-		Authenticated: o.authenticated(), Logger: o.Logger,
+		Authenticated: o.authenticated(), Demo: o.Demo, Logger: o.Logger,
 	})
 	if err != nil {
 		return err
