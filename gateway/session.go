@@ -39,8 +39,7 @@ type guest struct {
 	who       *auth.Identity
 	ticket    ticket
 	channels  []proto.Channel
-	// lastEventIDs are positions that the client would go on from.
-	lastEventIDs []position
+	from      []hub.From // of each channel, where it goes on; nil: all live only
 	// refused, where set, ends a WebSocket right after its handshake.
 	refused string
 }
@@ -159,13 +158,14 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 		s.leave(slot)
 		return
 	}
-	for _, channel := range g.channels {
-		if s.shard.Subscribe(slot, channel, hub.From{}) == hub.Asked {
+	for i, channel := range g.channels {
+		var from hub.From
+		if g.from != nil {
+			from = g.from[i]
+		}
+		if s.shard.Subscribe(slot, channel, from) == hub.Asked {
 			one.waiting++
 		}
-	}
-	if !g.websocket {
-		s.noteUnknownPositions(slot, g.lastEventIDs)
 	}
 	if one.waiting == 0 {
 		s.greet(slot, one)

@@ -254,7 +254,18 @@ const burst = 4
 
 // subscribeNow subscribes a stream to a channel that it may hear, and answers when it is confirmed.
 func (s *sessions) subscribeNow(slot netio.Slot, wish ask) {
-	outcome := s.shard.Subscribe(slot, wish.channel, hub.From{})
+	outcome := s.shard.Subscribe(slot, wish.channel, wish.from)
+	if wish.from.Kind != hub.FromNow {
+		switch {
+		case outcome == hub.AlreadyHas && s.at(slot).flags&sessionGreeted != 0:
+			// It would go on from a position on a channel that it hears already, as a personal one:
+			// it leaves and comes back, and what it heard meanwhile is part of the replay.
+			s.shard.Unsubscribe(slot, wish.channel)
+			outcome = s.shard.Subscribe(slot, wish.channel, wish.from)
+		case outcome == hub.AlreadyHas || outcome == hub.AlreadyAsk:
+			wish.late = true
+		}
+	}
 	if wish.channel.Wildcard() && outcome != hub.TooMany {
 		s.shard.SetForm(slot, proto.FormEnvelope)
 	}

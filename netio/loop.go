@@ -58,7 +58,7 @@ type Events struct {
 // LoopOptions says how a loop treats its sockets. Zero values take the defaults.
 type LoopOptions struct {
 	Index      int           // of this loop among all, 0..255
-	StallLimit time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s
+	StallLimit time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s; negative: none
 }
 
 // Counters is what a loop counts. They are written by the loop alone: read a copy, by [Loop.Stats].

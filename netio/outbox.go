@@ -282,6 +282,9 @@ func (l *Loop) removeOutbox(s *stream) {
 // closeStalled closes every stream of which no whole frame has left for the stall limit. It
 // looks at outboxes only, so it costs nothing while clients are quick.
 func (l *Loop) closeStalled() {
+	if l.options.StallLimit < 0 {
+		return
+	}
 	limit := Tick(l.options.StallLimit / TickLength)
 	for index := uint32(1); index <= l.highestOutbox; index++ {
 		o := l.outboxes.At(index)

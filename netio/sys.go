@@ -37,6 +37,8 @@ type sys interface {
 	// unacknowledged is how many bytes were written to fd that the peer has not acknowledged; -1:
 	// not known.
 	unacknowledged(fd int) int
+	// tcpInfo is TCP_INFO, nil where there is none.
+	tcpInfo(fd int) *unix.TCPInfo
 	close(fd int) unix.Errno
 	// end lets go of what the seam itself holds.
 	end()

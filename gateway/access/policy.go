@@ -168,6 +168,13 @@ func (p *Policy) Namespace(typ string) *Namespace {
 	return p.fallback
 }
 
+// Types gives the types that have a namespace of their own, in order, in a slice that is the
+// caller's.
+func (p *Policy) Types() []string {
+	types := slices.Sorted(maps.Keys(p.namespaces))
+	return slices.DeleteFunc(types, func(typ string) bool { return typ == DefaultType })
+}
+
 // AnyPublic reports whether somebody without a token can listen to anything at all.
 func (p *Policy) AnyPublic() bool { return p.anyPublic }
 
