@@ -65,6 +65,7 @@ type session struct {
 	heard   netio.Tick
 	pinged  netio.Tick // until connected was sent: when the session began
 	expires netio.Tick // 0: never
+	joined  netio.Tick
 	pace    uint32     // commands: the theoretical arrival time of GCRA, in microseconds
 }
 
@@ -137,7 +138,7 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 	s.highest = max(s.highest, slot)
 	one := s.at(slot)
 	tick := s.loop.Tick()
-	*one = session{flags: sessionHere | sessionCounted, heard: tick, pinged: tick, pace: s.microseconds()}
+	*one = session{flags: sessionHere | sessionCounted, heard: tick, pinged: tick, joined: tick, pace: s.microseconds()}
 	if g.websocket {
 		one.flags |= sessionWebSocket
 		s.counters.websocket++
@@ -198,7 +199,8 @@ func (s *sessions) greetIfNothingWaits(slot netio.Slot, one *session) {
 	}
 	one.waiting = 0
 	s.shard.Channels(slot, func(channel proto.Channel, confirmed bool) bool {
-		if !confirmed && s.gateway.isUnasked(channel, s.who(one)) {
+		// An event stream waits for all its channels, a WebSocket for those it did not ask for.
+		if !confirmed && (one.flags&sessionWebSocket == 0 || s.gateway.isUnasked(channel, s.who(one))) {
 			one.waiting++
 		}
 		return true
