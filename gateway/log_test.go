@@ -130,7 +130,7 @@ func TestLogOnAnotherGateway(t *testing.T) {
 	second.awaitDelivery(t)
 	onEvery(t, []wire{sse, sse10, enveloped}, func(t *testing.T, w wire) {
 		channel := "log:" + strings.ReplaceAll(w.name, " ", "-")
-		add := func(n int) { redis.CLI(t, "XADD", channel, "*", "data", fmt.Sprint(n)) }
+		add := func(n int) { first.publish(t, channel, fmt.Sprint(n)) }
 		s := first.open(t, w, visit{channels: []string{channel}})
 		add(0)
 		id := s.event(t, "0").id
