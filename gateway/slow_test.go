@@ -11,12 +11,12 @@ import (
 )
 
 // pad makes payloads large enough to fill the queue of a client that does not read.
-var pad = strings.Repeat("x", 4000)
+var pad = strings.Repeat("x", 16_000)
 
 const (
 	slowQueueBytes = 256 << 10
 	// slowEvents are more than the kernel and the queue hold for a client that does not read.
-	slowEvents = 400
+	slowEvents = 60
 )
 
 // lag publishes until the clients that do not read are behind, and gives the last number. Jobs
@@ -28,7 +28,7 @@ func (h *house) lag(t *testing.T, channel string, streams int) (last int) {
 		h.publish(t, channel, fmt.Sprintf(`{"n":%d,"jobId":"j%d","pad":"%s"}`, last, last%3, pad))
 	}
 	within(t, patience, "they are behind", func() bool {
-		for range 20 {
+		for range 5 {
 			publish()
 		}
 		return h.stats(t).Delivery.Behind >= streams
@@ -159,7 +159,7 @@ func TestQueueAge(t *testing.T) {
 		s := h.open(t, w, visit{channels: []string{"state:1"}})
 		within(t, patience, "it counts as slow", func() bool {
 			n++
-			h.publish(t, "state:1", fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, pad[:2000]))
+			h.publish(t, "state:1", fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, pad[:4000]))
 			return h.stats(t).Delivery.Behind > 0
 		})
 		readToNewest(t, s, n)
