@@ -21,6 +21,7 @@ func (g *Gateway) setUpBroker() error {
 	} else {
 		redis, err := broker.NewRedis(broker.RedisOptions{
 			URL: g.options.Redis, ChannelPrefix: g.options.ChannelPrefix, Names: &g.names, Logger: g.logger,
+			MaxValueBytes: g.options.Limits.MaxEventBytes, // NoLimit means the same there
 		})
 		if err != nil {
 			return err // and no *Redis that is nil in an interface that is not
