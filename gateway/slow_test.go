@@ -155,13 +155,18 @@ func TestQueueAge(t *testing.T) {
 	t.Parallel()
 	h := serve(t, gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueAge: time.Second}})
 	n := 0
+	publish := func() {
+		n++
+		h.publish(t, "state:1", fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, pad[:4000]))
+	}
 	for _, w := range everyWire {
 		s := h.open(t, w, visit{channels: []string{"state:1"}})
 		within(t, patience, "it counts as slow", func() bool {
-			n++
-			h.publish(t, "state:1", fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, pad[:4000]))
+			publish()
 			return h.stats(t).Delivery.Behind > 0
 		})
+		publish()
+		publish()
 		readToNewest(t, s, n)
 		s.conn.Close()
 	}
