@@ -170,6 +170,30 @@ func TestPublishByMode(t *testing.T) {
 	}
 }
 
+// TestTailByMode: a state's value at once and its end, a log's entries with their ids.
+func TestTailByMode(t *testing.T) {
+	server := redistest.Start(t)
+	server.CLI(t, "SET", "metrics:1", `{"n":1}`)
+	state := tailing(t, server, "--json", "--mode", "state", "metrics:1", "metrics:none")
+	log := tailing(t, server, "--json", "--mode", "log", "jobs:1")
+	state.waitFor(`{"channel":"metrics:1","id":"","event":"message","data":{"n":1}}`)
+	server.CLI(t, "SET", "metrics:1", `{"type":"metrics","n":2}`)
+	state.waitFor(`{"channel":"metrics:1","id":"","event":"metrics","data":{"type":"metrics","n":2}}`)
+	server.CLI(t, "DEL", "metrics:1")
+	state.waitFor(`{"channel":"metrics:1","id":"","event":"deleted","data":{"type":"deleted","channel":"metrics:1"}}`)
+	server.CLI(t, "XADD", "jobs:1", "7-1", "data", `{"n":1}`)
+	log.waitFor(`{"channel":"jobs:1","id":"jobs:1/7-1/`)
+	server.CLI(t, "DEL", "jobs:1")
+	log.waitFor(`"event":"gap"`)
+	for _, started := range []*running{state, log} {
+		started.signal(syscall.SIGINT)
+		ended := started.wait()
+		if ended.code != 0 || strings.Contains(ended.stdout, "metrics:none") {
+			t.Errorf("exit code %d: %s%s", ended.code, ended.stdout, ended.stderr)
+		}
+	}
+}
+
 func TestRedisSaysNo(t *testing.T) {
 	server := redistest.Start(t, "--requirepass", "opensesame")
 	for _, command := range []string{"publish jobs:1 1", "tail jobs:1"} {
