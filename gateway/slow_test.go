@@ -153,7 +153,7 @@ func readNewestOfEach(t *testing.T, s *stream, last int) {
 // TestQueueAge: what has waited too long is as bad as too much.
 func TestQueueAge(t *testing.T) {
 	t.Parallel()
-	h := serve(t, gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueAge: time.Second}})
+	h := serve(t, gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueBytes: gateway.NoLimit, MaxQueueAge: time.Second}})
 	n := 0
 	publish := func() {
 		n++
