@@ -124,8 +124,8 @@ type Explanation struct {
 	Client     string               `json:"client"`
 	User       string               `json:"user,omitempty"` // empty: anonymous
 	Wire       string               `json:"wire"`           // sse, sse_plain, text or envelope
-	AgeSeconds int64                `json:"ageSeconds"`
-	Greeted    bool                 `json:"greeted"` // connected was said
+	Greeted    bool                 `json:"greeted"`        // connected was said
+	AgeMinutes int                  `json:"ageMinutes"`     // since then; begins anew after 45 days
 	Channels   []ChannelExplanation `json:"channels"`
 	Queue      QueueExplanation     `json:"queue"`
 	Peer       PeerExplanation      `json:"peer"`
@@ -205,7 +205,7 @@ func (s *sessions) explain(slot netio.Slot) Explanation {
 	stands := s.shard.Explain(slot)
 	e := Explanation{
 		Client: s.gateway.clientID(s.loop.ID(slot)), User: s.who(one).User, Wire: formNames[stands.Form],
-		AgeSeconds: int64(s.since(one.joined) / time.Second), Greeted: one.flags&sessionGreeted != 0,
+		Greeted: one.flags&sessionGreeted != 0,
 		Dropped: stands.Dropped, Conflated: stands.Conflated,
 		Channels: make([]ChannelExplanation, 0, len(stands.Channels)),
 		Queue: QueueExplanation{
@@ -213,6 +213,9 @@ func (s *sessions) explain(slot netio.Slot) Explanation {
 			BytesMax: max(limits.MaxQueueBytes, 0), OldestMsMax: max(limits.MaxQueueAge, 0).Milliseconds(),
 		},
 		Peer: PeerExplanation{UnackedBytes: stands.Queue.KernelBytes, ProgressMs: s.since(s.loop.LastWrite(slot)).Milliseconds()},
+	}
+	if e.Greeted {
+		e.AgeMinutes = int(s.minute() - one.waiting)
 	}
 	if stands.Queue.Frames > 0 {
 		e.Peer.ProgressMs = stands.Queue.Silent.Milliseconds()

@@ -60,12 +60,11 @@ const (
 type session struct {
 	flags   sessionFlags
 	_       uint8
-	waiting uint16 // subscriptions to be confirmed before connected
+	waiting uint16 // until connected was sent: subscriptions to be confirmed before it; then the minute in which it was sent
 	person  uint32 // index in sessions.people; 0: nobody in particular
 	heard   netio.Tick
 	pinged  netio.Tick // until connected was sent: when the session began
 	expires netio.Tick // 0: never
-	joined  netio.Tick
 	pace    uint32     // commands: the theoretical arrival time of GCRA, in microseconds
 }
 
@@ -138,7 +137,7 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 	s.highest = max(s.highest, slot)
 	one := s.at(slot)
 	tick := s.loop.Tick()
-	*one = session{flags: sessionHere | sessionCounted, heard: tick, pinged: tick, joined: tick, pace: s.microseconds()}
+	*one = session{flags: sessionHere | sessionCounted, heard: tick, pinged: tick, pace: s.microseconds()}
 	if g.websocket {
 		one.flags |= sessionWebSocket
 		s.counters.websocket++
@@ -177,6 +176,7 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 // greet tells the client that it is connected: from here on nothing on its channels is missed.
 func (s *sessions) greet(slot netio.Slot, one *session) {
 	one.flags |= sessionGreeted
+	one.waiting = s.minute()
 	var channels []proto.Channel
 	s.shard.Channels(slot, func(channel proto.Channel, confirmed bool) bool {
 		if confirmed {
@@ -191,6 +191,9 @@ func (s *sessions) greet(slot netio.Slot, one *session) {
 		s.shard.Begin(slot, channel)
 	}
 }
+
+// minute is the loop's time in whole minutes; it begins anew after 45 days.
+func (s *sessions) minute() uint16 { return uint16(s.loop.Tick() / ticks(time.Minute)) }
 
 // greetIfNothingWaits greets a client that no longer wants the channels that it was waiting for.
 func (s *sessions) greetIfNothingWaits(slot netio.Slot, one *session) {

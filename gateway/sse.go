@@ -141,7 +141,7 @@ func (g *Gateway) fromEach(channels []proto.Channel, after []string) []hub.From 
 	for i, channel := range channels {
 		text := after[len(after)-1]
 		for _, one := range after {
-			if names(one, channel) {
+			if isIDOf(one, channel) {
 				text = one
 			}
 		}
@@ -154,14 +154,14 @@ func (g *Gateway) fromEach(channels []proto.Channel, after []string) []hub.From 
 // is the channel's own.
 func (g *Gateway) from(channel proto.Channel, text string) hub.From {
 	from := g.hub.From(channel, text)
-	if !names(text, channel) {
+	if !isIDOf(text, channel) {
 		from.Text = ""
 	}
 	return from
 }
 
-// names reports whether a text begins as an id of channel does.
-func names(text string, channel proto.Channel) bool {
+// isIDOf reports whether a text begins as an id of channel does.
+func isIDOf(text string, channel proto.Channel) bool {
 	rest, found := strings.CutPrefix(text, channel.Name())
 	return found && strings.HasPrefix(rest, "/")
 }
