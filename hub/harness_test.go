@@ -21,11 +21,19 @@ type harness struct {
 	t     testing.TB
 	hub   *Hub
 	loops []*netio.Loop
+	rules map[string]*Rules // by channel type; set before anything happens
 
 	mutex      sync.Mutex
 	wanted     []broker.Subscription // edges as they came, Unsubscribe with a leading "-"
 	subscribed map[string]int        // confirmations told, by channel
+	preferred  [][]broker.Subscription
+	user       string // of all streams
+
+	logs *logStore
 }
+
+// noRules are plain events.
+var noRules Rules
 
 // stream is one client of the harness.
 type stream struct {
@@ -42,7 +50,7 @@ type stream struct {
 
 func newHarness(t testing.TB, loops int, change func(*Options)) *harness {
 	t.Helper()
-	h := &harness{t: t, subscribed: make(map[string]int)}
+	h := &harness{t: t, subscribed: make(map[string]int), rules: make(map[string]*Rules), logs: newLogStore()}
 	note := func(prefix string) func(broker.Subscription) {
 		return func(s broker.Subscription) {
 			h.mutex.Lock()
@@ -55,17 +63,29 @@ func newHarness(t testing.TB, loops int, change func(*Options)) *harness {
 		Loops: loops, Epoch: "life",
 		Source: Source{
 			Subscribe:   func(s broker.Subscription, _ names.Place) { note("")(s) },
-			Unsubscribe: note("-"),
-		},
-		Events: Events{
-			Subscribed: func(_ *Shard, _ netio.Slot, channel proto.Channel) {
+			Unsubscribe: note("-"), ReadLog: h.logs.read,
+			Prefer: func(all []broker.Subscription) {
 				h.mutex.Lock()
 				defer h.mutex.Unlock()
-				h.subscribed[channel.Name()]++
+				h.preferred = append(h.preferred, all)
 			},
+		},
+		Events: Events{
+			Subscribed: func(shard *Shard, slot netio.Slot, channel proto.Channel) {
+				h.mutex.Lock()
+				h.subscribed[channel.Name()]++
+				h.mutex.Unlock()
+				shard.Begin(slot, channel)
+			},
+			User: func(*Shard, netio.Slot) string { return h.user },
 			Mail: func(*Shard, any) {},
 		},
-		KindOf: func(string) broker.Kind { return broker.Plain },
+		RulesOf: func(channelType string) *Rules {
+			if rules := h.rules[channelType]; rules != nil {
+				return rules
+			}
+			return &noRules
+		},
 	}
 	if change != nil {
 		change(&options)
@@ -119,9 +139,16 @@ func (h *harness) join(loop int, form proto.Form) *stream {
 	return one
 }
 
-func (one *stream) subscribe(channel string) (outcome Outcome) {
+func (one *stream) subscribe(channel string) Outcome { return one.subscribeFrom(channel, From{}) }
+
+// subscribeFrom subscribes and begins at once where that may be.
+func (one *stream) subscribeFrom(channel string, from From) (outcome Outcome) {
 	one.h.t.Helper()
-	one.h.on(one.loop, func(s *Shard) { outcome = s.Subscribe(one.slot, parse(one.h.t, channel)) })
+	one.h.on(one.loop, func(s *Shard) {
+		if outcome = s.Subscribe(one.slot, parse(one.h.t, channel), from); outcome == Confirmed {
+			s.Begin(one.slot, parse(one.h.t, channel))
+		}
+	})
 	return outcome
 }
 
