@@ -43,6 +43,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/millrace/millrace/proto"
 )
 
 // Kind says which of Redis's subscriptions carries a channel.
@@ -56,6 +58,12 @@ const (
 	Sharded
 	// Pattern is PSUBSCRIBE; Channel then ends in ":*".
 	Pattern
+	// State is a key that holds a value: a string (SET) or a hash (HSET). What is handed over is
+	// the value, read again whenever Redis says that it changed (see [Callbacks.Value]).
+	State
+	// Log is a stream (XADD). What is handed over is its entries, from a cursor that follows the
+	// stream's end (see [Callbacks.Log]).
+	Log
 )
 
 // Subscription names one thing to listen to. Channel is the user's name of the channel, without
@@ -116,6 +124,64 @@ type Callbacks struct {
 	Refused func(sub Subscription, err error)
 	// Health is called whenever Delivering or Reason changes.
 	Health func(Health)
+	// Value hands over what a State key holds: once before the subscription is Confirmed, and
+	// after every change. Changes in quick succession may come as one; the newest always comes,
+	// also when the connection was lost in between, so State is never Confirmed with lost set.
+	// payload is nil where there is no such key: deleted, expired, evicted, or of a type that is
+	// neither string nor hash (or what it holds is larger than RedisOptions.MaxValueBytes).
+	Value func(channel string, payload []byte, received time.Time)
+	// Log hands over what was appended to a stream. The first update of a subscription comes
+	// before it is Confirmed, holds no entries and says where the log stands. A loss that the
+	// broker can't mend is told by an update with Hole set, so Log is never Confirmed with lost
+	// set either.
+	Log func(update LogUpdate, received time.Time)
+}
+
+// Position is a place in a Log, as Redis names its entries: MS-SEQ. The zero value is before the
+// first entry.
+type Position struct{ Milliseconds, Sequence uint64 }
+
+// Before reports whether p comes before other.
+func (p Position) Before(other Position) bool {
+	return p.Milliseconds < other.Milliseconds || p.Milliseconds == other.Milliseconds && p.Sequence < other.Sequence
+}
+
+// Entry is one entry of a Log. Payload is its field data where it has one, else an object of all
+// its fields; it is not known to be JSON. It must not be changed, and may be kept.
+type Entry struct {
+	Position Position
+	Payload  []byte
+}
+
+// LogUpdate is what [Callbacks.Log] hands over.
+type LogUpdate struct {
+	Channel string
+	// From is the position behind which Entries follow without a hole: the last one that was
+	// handed over for the channel, unless Hole is set or this is the first update.
+	From Position
+	// Entries come in the order of their positions, all behind From. May be empty.
+	Entries []Entry
+	// Hole says that entries between what was handed over before and From may be missing, and
+	// Reason why: [proto.GapTrimmed], [proto.GapRewound] or [proto.GapBroker]. After a rewind
+	// From can lie before what was handed over.
+	Hole   bool
+	Reason proto.GapReason
+	// Horizon is a Redis time in milliseconds: every entry of every subscribed log with a
+	// position up to and including that millisecond has been handed over, with this update or
+	// before it. 0 while it is not known.
+	Horizon uint64
+}
+
+// LogChunk is what a read of a log's past gave.
+type LogChunk struct {
+	// Entries follow on the position that was asked for, in order.
+	Entries []Entry
+	// End says that nothing stood behind the last of Entries when the log was read.
+	End bool
+	// Hole says that entries between the position asked for and the first of Entries (or, with
+	// none, the end) may be missing, and Reason why.
+	Hole   bool
+	Reason proto.GapReason
 }
 
 // ErrUnavailable is what Publish returns, wrapped, when the broker could not be reached or did
