@@ -24,6 +24,8 @@ func counting(events *atomic.Int64, confirmed *atomic.Int64) broker.Callbacks {
 		Lost:      func([]broker.Subscription) {},
 		Refused:   func(broker.Subscription, error) {},
 		Health:    func(broker.Health) {},
+		Value:     func(string, []byte, time.Time) {},
+		Log:       func(broker.LogUpdate, time.Time) {},
 	}
 }
 
@@ -116,7 +118,7 @@ func BenchmarkPublish(b *testing.B) {
 			b.SetParallelism(callers)
 			b.RunParallel(func(next *testing.PB) {
 				for next.Next() {
-					if err := made.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: payload}}); err != nil {
+					if _, err := made.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: payload}}); err != nil {
 						b.Error(err)
 					}
 				}
@@ -140,7 +142,7 @@ func BenchmarkMemory(b *testing.B) {
 	message := []broker.Message{{Channel: "job:1", Payload: []byte(strings.Repeat("x", 154))}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := made.Publish(context.Background(), message); err != nil {
+		if _, err := made.Publish(context.Background(), message); err != nil {
 			b.Fatal(err)
 		}
 	}

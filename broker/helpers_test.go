@@ -31,6 +31,12 @@ func sharded(channel string) broker.Subscription {
 	return broker.Subscription{Channel: channel, Kind: broker.Sharded}
 }
 
+// publish publishes without a deadline of its own.
+func publish(b broker.Broker, messages ...broker.Message) error {
+	_, err := b.Publish(context.Background(), messages)
+	return err
+}
+
 // journal keeps the log lines of a broker.
 type journal struct {
 	mutex sync.Mutex

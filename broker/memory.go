@@ -185,9 +185,9 @@ func (m *Memory) Unsubscribe(sub Subscription) {
 }
 
 // Publish implements [Broker]. Nil means that the messages stand in the queue; they are copied.
-func (m *Memory) Publish(ctx context.Context, messages []Message) error {
+func (m *Memory) Publish(ctx context.Context, messages []Message) ([]Position, error) {
 	if len(messages) == 0 {
-		return nil
+		return nil, nil
 	}
 	copied, err := copyMessages(messages)
 	if err == nil {
@@ -195,11 +195,19 @@ func (m *Memory) Publish(ctx context.Context, messages []Message) error {
 	}
 	if err != nil {
 		m.publishErrors.Add(uint64(len(messages)))
-		return fmt.Errorf("publish: %w", err)
+		return nil, fmt.Errorf("publish: %w", err)
 	}
 	m.published.Add(uint64(len(messages)))
-	return nil
+	return nil, nil
 }
+
+// ReadLog implements [Broker].
+func (m *Memory) ReadLog(context.Context, string, Position, int) (LogChunk, error) {
+	return LogChunk{End: true}, nil
+}
+
+// Prefer implements [Broker]. In memory nothing is ever lost that could be mended.
+func (m *Memory) Prefer([]Subscription) {}
 
 // copyMessages copies the payloads into one allocation, for callbacks may keep them.
 func copyMessages(messages []Message) ([]Message, error) {

@@ -25,6 +25,9 @@ type RedisOptions struct {
 	Linger time.Duration
 	// Logger takes one line per fault and recovery. Nil: slog.Default().
 	Logger *slog.Logger
+	// MaxValueBytes bounds what of a State is read, and a hash's text. A value that is larger
+	// counts as none, with a line in the log. Default 1 MiB; negative: no bound.
+	MaxValueBytes int
 	// TLSConfig, where set, is used with rediss:// instead of the system's certificates.
 	TLSConfig *tls.Config
 }
@@ -86,6 +89,7 @@ type Redis struct {
 	janitorWake  chan struct{}        // a delay queue is no longer empty, buffered by one
 	former       map[string]time.Time // Cluster: addresses of nodes that were given up, and when
 	lastReported map[string]reported  // by node and cause
+	preferred    []uint32             // entries with flagPreferred
 }
 
 var _ Broker = (*Redis)(nil)
@@ -149,7 +153,7 @@ func (r *Redis) Start(callbacks Callbacks) error {
 }
 
 func (c *Callbacks) complete() error {
-	if c.Event == nil || c.Confirmed == nil || c.Lost == nil || c.Refused == nil || c.Health == nil {
+	if c.Event == nil || c.Confirmed == nil || c.Lost == nil || c.Refused == nil || c.Health == nil || c.Value == nil || c.Log == nil {
 		return errors.New("broker: all callbacks must be set")
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 )
 
 // entryFlags are the facts of an entry that are no numbers.
-type entryFlags uint8
+type entryFlags uint16
 
 const (
 	flagWanted    entryFlags = 1 << iota // somebody subscribes
@@ -19,6 +19,7 @@ const (
 	flagConfirmed                        // was confirmed at some time of its life
 	flagAlone                            // is to be asked for in a command of its own
 	flagRefused                          // was reported as refused and not confirmed since
+	flagPreferred                        // goes before others
 )
 
 // flagsHeld are those that keep an entry in the table.
@@ -34,9 +35,10 @@ type entry struct {
 	confirmedIn uint32 // number of the session that confirmed it; 0 is none
 	askedIn     uint32 // number of the session that was asked and has not answered; 0 is none
 	lingerEnds  tick   // valid while not wanted
+	key         uint32 // State and Log: its number in the table of keys
 	node        int16
-	kind        Kind
 	flags       entryFlags
+	kind        Kind
 }
 
 // entryBytes is what an entry costs beside its name; the table that finds it comes to about as
@@ -64,8 +66,9 @@ const registryChunk = 1024
 // registry is the table of what is wanted, for one name and kind one entry. It has no lock of
 // its own.
 type registry struct {
-	byName [3]names.Index // by kind; of index+1, since 0 is none there
+	byName [kindCount]names.Index // by kind; of index+1, since 0 is none there
 	chunks []*[registryChunk]entry
+	keys   keyTable // of State and Log
 	used   uint32   // entries handed out so far, free ones included
 	free   []uint32 // entries given back
 	wanted int
@@ -108,6 +111,9 @@ func (r *registry) obtain(sub Subscription) (uint32, *entry) {
 	}
 	made := r.at(index)
 	*made = entry{channel: sub.Channel, kind: sub.Kind, node: noNode}
+	if sub.Kind.keyed() {
+		made.key = r.keys.obtain()
+	}
 	r.byName[sub.Kind].Add(index + 1)
 	return index, made
 }
@@ -119,10 +125,16 @@ func (r *registry) settle(index uint32) bool {
 		return false
 	}
 	r.byName[settled.kind].Remove(settled.channel)
+	if settled.kind.keyed() {
+		r.keys.giveBack(settled.key)
+	}
 	*settled = entry{node: noNode}
 	r.free = append(r.free, index)
 	return true
 }
+
+// key is the record of an entry of kind State or Log.
+func (r *registry) key(e *entry) *trackedKey { return r.keys.at(e.key) }
 
 // queue is a first-in-first-out list of entries. An entry stands in it at most once (a flag says
 // so), which bounds it by the size of the table.

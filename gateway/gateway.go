@@ -186,6 +186,8 @@ func (g *Gateway) setUpLoops() (err error) {
 			g.reports.warn(g.logger, "redis refuses a subscription", "channel", subscription.Channel, "error", err)
 		},
 		Health: func(health broker.Health) { g.health.Store(&health) },
+		Value:  func(string, []byte, time.Time) {},
+		Log:    func(broker.LogUpdate, time.Time) {},
 	})
 }
 

@@ -203,7 +203,7 @@ func (g *Gateway) publish(ctx context.Context, events []Event) (PublishResult, e
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	result := PublishResult{IDs: make([]string, len(events)), Distributed: true}
-	err := g.broker.Publish(ctx, messages)
+	_, err := g.broker.Publish(ctx, messages)
 	if err == nil {
 		return result, nil
 	}

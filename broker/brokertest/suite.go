@@ -82,7 +82,7 @@ func sharded(channel string) broker.Subscription {
 func publish(t testing.TB, b broker.Broker, kind broker.Kind, channel string, payloads ...string) {
 	t.Helper()
 	for _, payload := range payloads {
-		err := b.Publish(context.Background(), []broker.Message{{Channel: channel, Payload: []byte(payload), Kind: kind}})
+		_, err := b.Publish(context.Background(), []broker.Message{{Channel: channel, Payload: []byte(payload), Kind: kind}})
 		if err != nil {
 			t.Fatal(err)
 		}

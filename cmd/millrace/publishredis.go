@@ -39,6 +39,8 @@ func newRedisPublisher(chosen *target, sharded bool) (*redisPublisher, error) {
 		Lost:      func([]broker.Subscription) {},
 		Refused:   func(broker.Subscription, error) {},
 		Health:    func(broker.Health) {},
+		Value:     func(string, []byte, time.Time) {},
+		Log:       func(broker.LogUpdate, time.Time) {},
 	})
 	if err != nil {
 		return nil, err
@@ -80,7 +82,7 @@ func (p *redisPublisher) publish(ctx context.Context, channel proto.Channel, eve
 func (p *redisPublisher) try(ctx context.Context, messages []broker.Message) error {
 	deadline := time.Now().Add(redisWait)
 	for {
-		err := p.broker.Publish(ctx, messages)
+		_, err := p.broker.Publish(ctx, messages)
 		if err == nil || p.reached || !errors.Is(err, broker.ErrUnavailable) || time.Now().After(deadline) {
 			return err
 		}

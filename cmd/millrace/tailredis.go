@@ -44,6 +44,8 @@ func tailRedis(ctx context.Context, chosen *target, channels []proto.Channel, sh
 		Event: tail.event, Confirmed: tail.confirm, Refused: tail.refuse,
 		Lost:   func([]broker.Subscription) {}, // told as a gap when it is mended
 		Health: func(broker.Health) {},
+		Value:  func(string, []byte, time.Time) {},
+		Log:    func(broker.LogUpdate, time.Time) {},
 	})
 	if err != nil {
 		return err
