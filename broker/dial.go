@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"sync"
@@ -61,7 +62,10 @@ func (l *line) dial(ctx context.Context, address string, dialer *net.Dialer, con
 	if err != nil {
 		return nil, err
 	}
-	tracked := &trackedConn{Conn: connection, line: l}
+	tracked := &trackedConn{Conn: connection, line: l, source: connection}
+	if direct, ok := newDirectReader(connection); ok {
+		tracked.source = direct
+	}
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	if l.cut {
@@ -114,17 +118,18 @@ func (l *line) closeAll() {
 type trackedConn struct {
 	net.Conn
 	line   *line
-	reader *reader // nil unless this is a pub/sub connection
+	source io.Reader // of what Conn receives
+	reader *reader   // nil unless this is a pub/sub connection
 }
 
 // Read is called by rueidis when all that came before has been handled: the moment to tell what
 // was gathered, and on return the moment at which the next events came.
 func (c *trackedConn) Read(into []byte) (int, error) {
 	if c.reader == nil {
-		return c.Conn.Read(into)
+		return c.source.Read(into)
 	}
 	c.reader.beforeRead()
-	count, err := c.Conn.Read(into)
+	count, err := c.source.Read(into)
 	c.reader.received = time.Now()
 	return count, err
 }

@@ -1,6 +1,18 @@
 package broker
 
-import "time"
+import (
+	"io"
+	"net"
+	"time"
+)
+
+// DirectReader is the reader of a connection that is a bare socket, nil of any other.
+func DirectReader(connection net.Conn) io.Reader {
+	if r, ok := newDirectReader(connection); ok {
+		return r
+	}
+	return nil
+}
 
 // SetRefusedRetry shortens the wait before a refused subscription is tried again.
 func (r *Redis) SetRefusedRetry(d time.Duration) { r.refusedRetry = d }

@@ -44,7 +44,9 @@ func serveWith(t testing.TB, options gateway.Options, timings gateway.Timings) *
 	if options.Loops == 0 {
 		options.Loops = 2 // whatever the machine has: what crosses loops must be seen everywhere
 	}
-	options.Logger = slog.New(&kept)
+	if options.Logger == nil {
+		options.Logger = slog.New(&kept)
+	}
 	g, err := gateway.NewWithTimings(options, timings)
 	if err != nil {
 		t.Fatal(err)

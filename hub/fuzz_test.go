@@ -145,7 +145,7 @@ func FuzzHub(f *testing.F) {
 		}
 		h := newHarness(t, 1, nil)
 		// Walks in tiny pieces, so that everything happens in the middle of one.
-		h.hub.Shard(0).stepsMax, h.hub.Shard(0).expressMax = 2, 1
+		h.on(0, func(s *Shard) { s.stepsMax, s.expressMax = 2, 1 })
 		m := &model{h: h, confirmed: make(map[string]bool)}
 		for range 7 {
 			m.streams = append(m.streams, &modelStream{stream: h.join(0, proto.FormText), open: make(map[string]*period)})

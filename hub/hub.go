@@ -140,10 +140,10 @@ func (h *Hub) Event(channelName string, payload []byte, received time.Time) (id 
 	if limit := h.options.MaxEventBytes; limit > 0 && len(payload) > limit {
 		return "", h.drop(DropTooLarge, fmt.Errorf("event on %s: %d bytes are more than max-event-bytes (%d)", channelName, len(payload), limit))
 	}
-	born := netio.Clock() - int64(time.Since(received))
 	h.publish.Lock()
 	defer h.publish.Unlock()
-	id = string(proto.AppendEventID(nil, channelName, h.options.Epoch, h.order+1))
+	var room [128]byte // most ids fit, so that the string is the one allocation
+	id = string(proto.AppendEventID(room[:0], channelName, h.options.Epoch, h.order+1))
 	event, err := proto.NewEvent(channel, id, payload)
 	if err != nil {
 		return "", h.drop(dropReasonOf(err), fmt.Errorf("event on %s: %w", channelName, err))
@@ -154,7 +154,7 @@ func (h *Hub) Event(channelName string, payload []byte, received time.Time) (id 
 		// Clocks differ and timestamps lie: what is outside a minute is left out.
 		_ = h.delay.RecordValue(max(received.Sub(published).Microseconds(), 1))
 	}
-	post := &publication{event: event, order: h.order, born: born}
+	post := &publication{event: event, order: h.order, born: netio.ClockAt(received)}
 	for ; loops != 0; loops &= loops - 1 {
 		h.post(bits.TrailingZeros64(loops), post)
 	}

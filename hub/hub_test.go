@@ -115,7 +115,7 @@ func TestStreamThatEndsLeavesEverything(t *testing.T) {
 
 func TestOneStreamSeesAllChannelsInOrder(t *testing.T) {
 	h := newHarness(t, 1, nil)
-	h.hub.Shard(0).stepsMax, h.hub.Shard(0).expressMax = 3, 2
+	h.on(0, func(s *Shard) { s.stepsMax, s.expressMax = 3, 2 })
 	var all []*stream
 	for range 10 {
 		one := h.join(0, proto.FormText)

@@ -182,7 +182,10 @@ func (s *Shard) visit(w *walk, slot netio.Slot, channel uint32) {
 }
 
 func (s *Shard) encode(w *walk, form proto.Form) netio.Frame {
-	if w.event != nil {
+	switch {
+	case w.event != nil && w.lane == netio.Bulk:
+		return s.loop.NewFanoutFrame(w.event.Bytes(form), w.born)
+	case w.event != nil:
 		return s.loop.NewFrame(w.event.Bytes(form), w.born)
 	}
 	return s.loop.NewFrame(proto.AppendMessage(nil, form, "gap", w.gap), 0)

@@ -23,7 +23,7 @@
 // One goroutine owns an epoll instance, a slab of streams without pointers, their outboxes and
 // timers. Everybody else posts to its mailbox. A turn has a fixed order:
 //
-//	wait     for the kernel and for mail, or not at all while there is work left
+//	wait     for a socket and for mail, or not at all while there is work left
 //	read     what sockets sent, through one buffer for the whole loop
 //	mail     what others posted: arrivals, events, questions
 //	timers   whose tick has come

@@ -11,7 +11,7 @@ const (
 	flushTimeMax    = 1_000_000       // nanoseconds of writing in one turn
 	flushBulkMin    = 32              // bulk sockets of those that a turn always reaches
 	flushClockEvery = 8               // sockets between two looks at the clock
-	vectorsMax      = 128             // frames in one writev
+	vectorsMax      = 128             // pieces in one writev
 	vectorBytesMax  = 256 << 10       // bytes offered in one writev
 	laneShrinkLen   = 4 * slabPageLen // a lane's used part is reclaimed from this length on
 )
@@ -120,32 +120,44 @@ func (l *Loop) flushStream(slot Slot) {
 	}
 }
 
-// writeHead writes the first frames of o: with write if it is one, with writev if more.
+// writeHead writes the first frames of o: with write if it is one, with writev if more. Frames
+// whose bytes lie one behind the other are one piece for the kernel.
 func (l *Loop) writeHead(s *stream, o *outbox) (offered, written int, errno unix.Errno) {
 	first := l.frames[l.chunks.At(o.head).frames[o.headIndex]].bytes[o.written:]
 	if o.count == 1 {
 		written, errno = l.sys.write(int(s.fd), first)
 		return len(first), written, errno
 	}
-	vectors := l.vectors[:0]
-	at, index := o.head, int(o.headIndex)
-	for left := o.count; left > 0 && len(vectors) < vectorsMax && offered < vectorBytesMax; left-- {
+	vectors := append(l.vectors[:0], vectorOf(first))
+	offered = len(first)
+	at, index := o.head, int(o.headIndex)+1
+	for left := o.count - 1; left > 0 && offered < vectorBytesMax; left-- {
 		if index == chunkLen {
 			at, index = l.chunks.At(at).next, 0
 		}
-		bytes := l.frames[l.chunks.At(at).frames[index]].bytes
-		if len(vectors) == 0 {
-			bytes = first
+		next := vectorOf(l.frames[l.chunks.At(at).frames[index]].bytes)
+		if last := &vectors[len(vectors)-1]; endOf(last) == uintptr(unsafe.Pointer(next.Base)) {
+			last.Len += next.Len
+		} else if len(vectors) < vectorsMax {
+			vectors = append(vectors, next)
+		} else {
+			break
 		}
-		vector := unix.Iovec{Base: unsafe.SliceData(bytes)}
-		vector.SetLen(len(bytes))
-		vectors = append(vectors, vector)
-		offered += len(bytes)
+		offered += int(next.Len)
 		index++
 	}
 	written, errno = l.sys.writev(int(s.fd), vectors)
 	return offered, written, errno
 }
+
+func vectorOf(bytes []byte) unix.Iovec {
+	vector := unix.Iovec{Base: unsafe.SliceData(bytes)}
+	vector.SetLen(len(bytes))
+	return vector
+}
+
+// endOf is the address behind the bytes of a vector.
+func endOf(v *unix.Iovec) uintptr { return uintptr(unsafe.Pointer(v.Base)) + uintptr(v.Len) }
 
 // writable is called when a socket that had taken a short write has room again.
 func (l *Loop) writable(slot Slot, s *stream) {

@@ -47,7 +47,11 @@ func TestTornWritesKeepOrder(t *testing.T) {
 				o.events.Adopted = func(s Slot, _ any) { slots = append(slots, s) }
 				o.events.Mail = func(item any) {
 					n := item.(int)
-					f := o.NewFrame(bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 1+n%50), o.Now())
+					newFrame := o.NewFrame
+					if n%3 != 0 {
+						newFrame = o.NewFanoutFrame
+					}
+					f := newFrame(bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 1+n%50), o.Now())
 					for _, slot := range slots {
 						o.Send(slot, f, Lane(n%2))
 					}
@@ -117,6 +121,59 @@ func TestBurstIsGathered(t *testing.T) {
 	}
 	if writes := stats(t, o).Writes - before; writes != streams {
 		t.Errorf("%d events to %d streams took %d writes, not one a stream", events, streams, writes)
+	}
+}
+
+// pieceKernel counts the pieces that writev is given.
+type pieceKernel struct {
+	*kernel
+	pieces atomic.Int64
+}
+
+func (k *pieceKernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
+	k.pieces.Add(int64(len(vectors)))
+	return k.kernel.writev(fd, vectors)
+}
+
+// TestFanoutIsOnePiece: what was made for many streams goes to each as few pieces, and what is
+// larger than a piece of memory still goes.
+func TestFanoutIsOnePiece(t *testing.T) {
+	cases := []struct {
+		name          string
+		events, bytes int
+		pieces        int64
+	}{
+		{"many small ones", 50, 200, 1},
+		{"more than one piece of memory", 100, 200, 2},
+		{"large ones", 2, sheetBytes/4 + 1, 2},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			var slot Slot
+			k := &pieceKernel{kernel: newTestKernel(t)}
+			o := startLoop(t, LoopOptions{}, k, func(o *owner) {
+				o.events.Adopted = func(s Slot, _ any) { slot = s }
+			})
+			client := adopt(t, o, nil)
+			var want []byte
+			o.Do(context.Background(), func() {
+				for n := range c.events {
+					text := bytes.Repeat([]byte{byte(n)}, c.bytes)
+					want = append(want, text...)
+					f := o.NewFanoutFrame(text, 0)
+					o.Send(slot, f, Bulk)
+					o.Release(f)
+				}
+			})
+			got := make([]byte, len(want))
+			client.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("%v; the same bytes: %v", err, bytes.Equal(got, want))
+			}
+			if n := k.pieces.Load(); n > c.pieces {
+				t.Errorf("%d pieces, not %d", n, c.pieces)
+			}
+		})
 	}
 }
 

@@ -118,6 +118,7 @@ type Loop struct {
 	highestChunk  uint32
 	frames        []frame
 	freeFrame     Frame
+	sheet         []byte // where the bytes of the next fan-out's frame go
 
 	express, bulk lane
 	vectors       []unix.Iovec
@@ -136,7 +137,12 @@ func NewLoop(options LoopOptions, events Events) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netio: %w", err)
 	}
-	return newLoop(options, events, k)
+	l, err := newLoop(options, events, k)
+	if err != nil {
+		k.end()
+		return nil, err
+	}
+	return l, nil
 }
 
 func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {

@@ -294,6 +294,95 @@ func TestNoWakeIsLost(t *testing.T) {
 	}
 }
 
+// TestNoWordIsLost lets a peer speak to a loop that falls asleep and is called awake for its mail:
+// a word that comes at any moment of that must be heard.
+func TestNoWordIsLost(t *testing.T) {
+	o := startLoop(t, LoopOptions{}, nil, func(o *owner) {
+		o.events.Received = func(s Slot, b []byte) { o.SendBytes(s, bytes.Clone(b)) }
+	})
+	client := adopt(t, o, nil)
+	client.SetDeadline(time.Now().Add(20 * time.Second))
+	random := rand.New(rand.NewPCG(1, 1))
+	word := make([]byte, 1)
+	for n := range 20_000 {
+		mail := random.IntN(3)
+		if mail == 0 {
+			_ = o.Post(nil)
+		}
+		if _, err := client.Write(word); err != nil {
+			t.Fatal(err)
+		}
+		if mail == 1 {
+			_ = o.Post(nil)
+		}
+		if _, err := io.ReadFull(client, word); err != nil {
+			t.Fatalf("word %d: %v", n, err)
+		}
+		for range random.IntN(200) {
+			runtime.KeepAlive(n) // a little time, for the loop to be anywhere
+		}
+	}
+}
+
+// countingKernel counts the system calls of a loop.
+type countingKernel struct {
+	*kernel
+	looks, reads, writes, controls atomic.Int64
+}
+
+func (k *countingKernel) look(events []unix.EpollEvent) (int, unix.Errno) {
+	k.looks.Add(1)
+	return k.kernel.look(events)
+}
+
+func (k *countingKernel) read(fd int, p []byte) (int, unix.Errno) {
+	k.reads.Add(1)
+	return k.kernel.read(fd, p)
+}
+
+func (k *countingKernel) write(fd int, p []byte) (int, unix.Errno) {
+	k.writes.Add(1)
+	return k.kernel.write(fd, p)
+}
+
+func (k *countingKernel) epollControl(operation, fd int, events uint32, key uint64) unix.Errno {
+	k.controls.Add(1)
+	return k.kernel.epollControl(operation, fd, events, key)
+}
+
+// TestOneSystemCallPerDelivery: an event for one stream of a loop that was asleep costs the loop
+// one write and no more.
+func TestOneSystemCallPerDelivery(t *testing.T) {
+	const events = 200
+	k := &countingKernel{kernel: newTestKernel(t)}
+	adopted := make(chan Slot, 1)
+	o := startLoop(t, LoopOptions{}, k, func(o *owner) {
+		o.events.Adopted = func(s Slot, _ any) { adopted <- s }
+		o.events.Mail = func(item any) { o.SendBytes(item.(Slot), []byte("news")) }
+	})
+	client := adopt(t, o, nil)
+	slot := <-adopted
+	asleep := func() bool { return o.mailbox.asleep.Load() }
+	sockettest.Eventually(t, "the loop is asleep", asleep)
+	looks, reads, writes, controls := k.looks.Load(), k.reads.Load(), k.writes.Load(), k.controls.Load()
+	for range events {
+		if err := o.Post(slot); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(client, make([]byte, len("news"))); err != nil {
+			t.Fatal(err)
+		}
+		sockettest.Eventually(t, "the loop is asleep again", asleep)
+	}
+	if n := k.writes.Load() - writes; n != events {
+		t.Errorf("%d writes for %d events", n, events)
+	}
+	// A post that meets the loop on its way to sleep makes it look once more.
+	if n := k.looks.Load() - looks + k.reads.Load() - reads + k.controls.Load() - controls; n > events/4 {
+		t.Errorf("%d system calls besides the writes of %d events", n, events)
+	}
+}
+
 func TestStreamsHaveASmallSendBuffer(t *testing.T) {
 	adopted := make(chan Slot, 1)
 	o := startLoop(t, LoopOptions{}, nil, func(o *owner) { o.events.Adopted = func(s Slot, _ any) { adopted <- s } })

@@ -27,6 +27,24 @@ func (l *Loop) NewFrame(bytes []byte, born int64) Frame {
 	return f
 }
 
+// sheetBytes is the size of the pieces of memory that frames of fan-outs share.
+const sheetBytes = 16 << 10
+
+// NewFanoutFrame is [Loop.NewFrame] for what goes to many streams. It copies bytes to where those
+// of the one before it end, so that a stream that takes several in a row gives them to the kernel
+// as one piece. A stream that keeps one such frame waiting keeps sheetBytes in memory.
+func (l *Loop) NewFanoutFrame(bytes []byte, born int64) Frame {
+	if len(bytes) > sheetBytes/4 {
+		return l.NewFrame(bytes, born)
+	}
+	if cap(l.sheet)-len(l.sheet) < len(bytes) {
+		l.sheet = make([]byte, 0, sheetBytes)
+	}
+	at := len(l.sheet)
+	l.sheet = append(l.sheet, bytes...)
+	return l.NewFrame(l.sheet[at:len(l.sheet):len(l.sheet)], born)
+}
+
 // Release gives a reference back; the last one frees the bytes.
 func (l *Loop) Release(f Frame) {
 	entry := &l.frames[f]

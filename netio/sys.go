@@ -1,9 +1,9 @@
 package netio
 
 import (
-	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -19,12 +19,12 @@ type sys interface {
 	now() int64
 	// look fills events with what happened, without waiting.
 	look(events []unix.EpollEvent) (int, unix.Errno)
-	// alarm says how long the next sleep may last; a negative limit is none. It undoes every
-	// wake that came before it, so a sleeper sets it before it lets others wake it.
-	alarm(limit time.Duration)
-	// sleep is look, but waits until something happened, until wake, or for the alarm. It may
-	// return early with nothing.
-	sleep(events []unix.EpollEvent) (int, unix.Errno)
+	// alarm bounds the next sleep: it ends at that time of the clock; 0 is no bound. now is what
+	// the clock said last.
+	alarm(now, due int64)
+	// sleep waits until a socket may have something to tell, until wake, or for the alarm, and
+	// reports whether it is time for a look. It may return early.
+	sleep() (look bool)
 	// wake ends a sleep that is under way, or the next one. Any goroutine.
 	wake()
 	// epollControl changes what is watched.
@@ -40,23 +40,24 @@ type sys interface {
 }
 
 // kernel is Linux, for one loop. Reads, writes and looks are raw system calls: none of them
-// blocks, so the scheduler need not be told. A sleep is the Go runtime's: our epoll instance is
-// itself watched by the runtime's poller, so a loop with nothing to do is a parked goroutine and
-// not a thread in a system call that holds a processor until the runtime notices; and it is
-// called awake by making it runnable, without a system call (docs/decisions/0008).
+// blocks, so the scheduler need not be told. A sleep is the Go runtime's: a loop with nothing to
+// do is a parked goroutine and not a thread in a system call that holds a processor until the
+// runtime notices; and it is called awake by making it runnable, without a system call
+// (docs/decisions/0008). Our epoll instance is itself watched by the runtime's poller, for which
+// a goroutine waits that does nothing else; so a loop that was called awake for its mail alone
+// makes no system call to learn that no socket spoke (docs/decisions/0013).
 type kernel struct {
 	epoll int
 	file  *os.File // epoll, as the runtime's poller knows it
-	conn  syscall.RawConn
+	ended chan struct{}
 
-	// For one sleep.
-	tryLook func(fd uintptr) (done bool)
-	events  []unix.EpollEvent
-	found   int
-	errno   unix.Errno
+	// spoken says that a socket may have something to tell since the last look.
+	spoken atomic.Bool
+	awake  chan struct{} // holds a wake that nobody has slept for yet
 
-	deadline time.Time // of file; zero: none
-	moved    bool      // deadline has passed, or a wake has moved it
+	// The loop's own.
+	clock *time.Timer // calls wake
+	due   int64       // when clock does so, on the loop's clock; 0: it is not set
 }
 
 func newKernel() (*kernel, error) {
@@ -68,62 +69,74 @@ func newKernel() (*kernel, error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("make an epoll instance non-blocking: %w", err)
 	}
-	k := &kernel{epoll: epoll, file: os.NewFile(uintptr(epoll), "epoll")}
-	k.tryLook = func(uintptr) bool {
-		k.found, k.errno = k.look(k.events)
-		return k.found > 0 || k.errno != 0
+	k := &kernel{
+		epoll: epoll, file: os.NewFile(uintptr(epoll), "epoll"),
+		ended: make(chan struct{}), awake: make(chan struct{}, 1),
 	}
-	if k.conn, err = k.file.SyscallConn(); err == nil {
-		err = k.file.SetReadDeadline(time.Time{})
+	conn, err := k.file.SyscallConn()
+	if err == nil {
+		err = k.file.SetReadDeadline(time.Time{}) // says whether the poller has taken it
 	}
 	if err != nil {
 		k.file.Close()
 		return nil, fmt.Errorf("have the runtime watch an epoll instance: %w", err)
 	}
+	k.clock = time.AfterFunc(time.Hour, k.wake)
+	k.clock.Stop()
+	go k.watch(conn)
 	return k, nil
+}
+
+// watch tells the loop that a socket spoke, until the epoll instance is closed. The poller tells
+// of a change once; one that comes between two waits is kept, since this is one Read for all of
+// them.
+func (k *kernel) watch(conn syscall.RawConn) {
+	defer close(k.ended)
+	_ = conn.Read(func(uintptr) (done bool) {
+		k.spoken.Store(true)
+		k.wake()
+		return false
+	})
 }
 
 func (*kernel) now() int64 { return Clock() }
 
 func (k *kernel) look(events []unix.EpollEvent) (int, unix.Errno) {
+	k.spoken.Store(false) // first: what is said from here on may be missed below
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(k.epoll),
 		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	if errno != 0 {
+		k.spoken.Store(true)
 		return 0, errno
+	}
+	if n > 0 {
+		k.spoken.Store(true) // there may be more, of which nobody tells again
 	}
 	return int(n), 0
 }
 
-func (k *kernel) sleep(events []unix.EpollEvent) (int, unix.Errno) {
-	k.events = events
-	if err := k.conn.Read(k.tryLook); err != nil {
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return 0, unix.EBADF
-		}
-		k.moved = true
-		return 0, 0
+func (k *kernel) sleep() (look bool) {
+	if !k.spoken.Load() {
+		<-k.awake
 	}
-	return k.found, k.errno
+	return k.spoken.Load()
 }
 
-// alarm sets the deadline. One that is set already and ends the sleep earlier will do.
-func (k *kernel) alarm(limit time.Duration) {
-	var want time.Time
-	if limit >= 0 {
-		want = time.Now().Add(limit)
-	}
-	soonEnough := want.IsZero() && k.deadline.IsZero() || !want.IsZero() && !k.deadline.IsZero() && !k.deadline.After(want)
-	if soonEnough && !k.moved {
+// alarm sets the clock. One that is set already and ends the sleep earlier will do.
+func (k *kernel) alarm(now, due int64) {
+	if due == 0 || k.due > now && k.due <= due {
 		return
 	}
-	_ = k.file.SetReadDeadline(want) // fails only when closed: then sleep does, too
-	k.deadline, k.moved = want, false
+	k.clock.Reset(time.Duration(due - now))
+	k.due = due
 }
 
-// longAgo ends a sleep when it becomes the deadline.
-var longAgo = time.Unix(1, 0)
-
-func (k *kernel) wake() { _ = k.file.SetReadDeadline(longAgo) }
+func (k *kernel) wake() {
+	select {
+	case k.awake <- struct{}{}:
+	default:
+	}
+}
 
 func (k *kernel) epollControl(operation, fd int, events uint32, key uint64) unix.Errno {
 	event := unix.EpollEvent{Events: events, Fd: int32(uint32(key)), Pad: int32(uint32(key >> 32))}
@@ -171,7 +184,14 @@ var processStart = time.Now().Add(-time.Second)
 // [Loop.NewFrame] takes. Any goroutine.
 func Clock() int64 { return int64(time.Since(processStart)) }
 
-func (k *kernel) end() { k.file.Close() }
+// ClockAt is what [Clock] said at the time t, which [time.Now] has given. Any goroutine.
+func ClockAt(t time.Time) int64 { return int64(t.Sub(processStart)) }
+
+func (k *kernel) end() {
+	k.clock.Stop()
+	k.file.Close()
+	<-k.ended
+}
 
 func errnoOf(err error) unix.Errno {
 	if err == nil {

@@ -47,35 +47,39 @@ func (l *Loop) turn(more bool) bool {
 	return more
 }
 
-// wait asks the kernel what happened. It sleeps only with nothing left to do and no mail.
+// wait asks the kernel what happened. It sleeps only with nothing left to do and no mail. A loop
+// that was called for its mail alone does not ask: whoever watches the sockets would have said so.
+// One that has slept through nothing does, since that watcher may want for a processor.
 func (l *Loop) wait(more bool) int {
-	n, errno := 0, unix.Errno(0)
-	if more {
-		n, errno = l.sys.look(l.epollEvents)
-	} else {
-		limit := l.untilDue()
-		l.sys.alarm(limit)
-		l.mailbox.asleep.Store(true) // from here on posters wake
-		if l.mailbox.empty() && limit != 0 {
-			n, errno = l.sys.sleep(l.epollEvents)
-		} else {
-			n, errno = l.sys.look(l.epollEvents)
-		}
-		l.mailbox.asleep.Store(false)
+	if !more && !l.sleep() {
+		return 0
 	}
+	n, errno := l.sys.look(l.epollEvents)
 	if errno != 0 && errno != unix.EINTR {
 		panic(fmt.Sprintf("netio: epoll_wait failed: %v", errno))
 	}
 	return n
 }
 
-// untilDue is how long the loop may sleep; negative: as long as it likes.
-func (l *Loop) untilDue() time.Duration {
-	limit := l.untilTimer()
-	if l.outboxesInUse > 0 && (limit < 0 || limit > time.Second) {
-		return time.Second // stalled streams must be noticed
+// sleep waits for the kernel, for mail or for a timer, and reports whether to look at the sockets.
+func (l *Loop) sleep() (look bool) {
+	due := l.nextDue()
+	l.sys.alarm(l.now, due)
+	l.mailbox.asleep.Store(true) // from here on posters wake
+	defer l.mailbox.asleep.Store(false)
+	if !l.mailbox.empty() || due != 0 && due <= l.now {
+		return true
 	}
-	return limit
+	return l.sys.sleep()
+}
+
+// nextDue is when the loop must be awake at the latest, on its clock; 0: it need not.
+func (l *Loop) nextDue() int64 {
+	due := l.nextTimer()
+	if l.outboxesInUse > 0 && (due == 0 || due > l.now+int64(time.Second)) {
+		return l.now + int64(time.Second) // stalled streams must be noticed
+	}
+	return due
 }
 
 // readAll hears every socket that has something to say, once.

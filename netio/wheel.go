@@ -94,16 +94,15 @@ func (l *Loop) runTimers() (more bool) {
 	}
 }
 
-// untilTimer is how long the loop may sleep before the next bucket with a timer comes round;
-// negative: as long as it likes.
-func (l *Loop) untilTimer() time.Duration {
+// nextTimer is when the next bucket with a timer comes round, on the loop's clock; 0: never.
+func (l *Loop) nextTimer() int64 {
 	if l.wheel.count == 0 {
-		return -1
+		return 0
 	}
 	for ahead := Tick(1); ahead < wheelLen; ahead++ {
 		if l.wheel.buckets[(l.tick+ahead)%wheelLen] != 0 {
-			return time.Duration(max(l.start+int64(l.tick+ahead)*int64(TickLength)-l.now, 0))
+			return l.start + int64(l.tick+ahead)*int64(TickLength)
 		}
 	}
-	return wheelLen * TickLength
+	return l.start + int64(l.tick+wheelLen)*int64(TickLength)
 }
