@@ -17,26 +17,59 @@
 // Payloads and channel names handed to a callback are immutable and may be kept. Callbacks run
 // on the broker's own goroutines and must not block: an event callback that waits holds up every
 // channel of its node. Confirmed, Lost, Refused and Health are never called at the same time as
-// each other; Event is called by one goroutine per node, in order with what the other callbacks
-// say of that node's subscriptions. No lock that a method of Broker needs is held meanwhile, so a
-// callback may call every method but Close.
+// each other; Event is called by one goroutine per node, Value and Log by another one per node,
+// each in order with what the other callbacks say of that node's subscriptions of their kinds. No
+// lock that a method of Broker needs is held meanwhile, so a callback may call every method but
+// Close.
 //
 // # How Redis is used
 //
-// Per node there are one command connection, which publishes, and one connection that only
-// subscribes, whose reader calls back with no queue in between:
+// Per node there are one command connection, which publishes, one connection that only
+// subscribes, whose reader calls back with no queue in between, and one that reads keys:
 //
 //	director --- finds the nodes: a URL, the Sentinels' vote, CLUSTER SLOTS
 //	   |
 //	 node ------ connects, with backoff, and serves one session after the other
 //	   |
-//	session ---- reader: events and confirmations     prober: canary out, ROLE
-//	             subscriber: batches of SUBSCRIBE     watchdog: canary back
-//	             publisher: batches of PUBLISH
+//	session ---- reader: events and confirmations     prober: canaries out, ROLE
+//	             subscriber: batches of SUBSCRIBE     watchdog: canaries back
+//	             publisher: batches of PUBLISH        tracker: keys and their changes
 //
 // What is wanted is a table, not a queue: a channel that flaps changes two bits. A session that
 // fails in any way is thrown away whole, its subscriptions are reported Lost, and the next one
 // subscribes anew, so there is one way to recover and it is used for every fault.
+//
+// # States and logs
+//
+// A [State] and a [Log] are keys, and no message announces them. The tracker reads a key once and
+// has Redis remember that (CLIENT TRACKING OPTIN); Redis then says when what was read is no longer
+// so, on the same connection, and the key is read again. A record per key is kept over sessions:
+//
+//	idle ---invalidated---> queued ---> reading ---> idle, or queued if it was invalidated meanwhile
+//
+// A lost connection is nothing but a lost memory of Redis: all keys are read again, in batches
+// with pauses, what [Broker.Prefer] named first. So keys are never Lost; what a log can't give
+// back is told as a hole in its next update. Of a state the hash of its value is kept, and an
+// unchanged one is not told. Of a log the cursor is kept, and how many entries Redis ever added up
+// to there:
+//
+//   - A read begins at the cursor's own entry. While it is there, nothing behind it was trimmed.
+//   - Otherwise XINFO and the entries are read in one moment, and the counts decide.
+//   - After another run of the server, or another history of its replication, there may be a
+//     hole, whatever the log looks like: a failover forgets acknowledged writes without a trace.
+//   - A slow sweep looks at every key within a minute, as if it had changed. What only it finds is
+//     counted ([Stats].SweepFound); an entry that XDEL removed before it was read is the one find
+//     that is nobody's fault.
+//
+// The horizon says up to which moment all logs were read. Per node a canary entry is written each
+// second, and read like a key. Changes are told in their order: when all that was told before the
+// canary was read has been handed over, so has every entry that is older than the canary. In a
+// Cluster that holds only while no slot moves, so a horizon counts once the slots were looked at
+// after it. It relies on positions that Redis gives (XADD *), and on a clock that does not go back.
+//
+// Bounds: 48 bytes a key beside its entry in the table; 128 keys or about 4 MiB a batch; 128
+// entries or about 1 MiB a read of a log; RedisOptions.MaxValueBytes a state; one read per key in
+// 10 ms (state) or 4 ms (log).
 package broker
 
 import (

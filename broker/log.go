@@ -61,13 +61,15 @@ type Entry struct {
 type LogUpdate struct {
 	Channel string
 	// From is the position behind which Entries follow without a hole: the last one that was
-	// handed over for the channel, unless Hole is set or this is the first update.
+	// handed over for the channel, unless Hole is set. The first update of a subscription, and
+	// the first one after somebody came back for it, has no entries and says where the log
+	// stands by now.
 	From Position
 	// Entries come in the order of their positions, all behind From. May be empty.
 	Entries []Entry
-	// Hole says that entries between what was handed over before and From may be missing, and
-	// Reason why: [proto.GapTrimmed], [proto.GapRewound] or [proto.GapBroker]. After a rewind
-	// From can lie before what was handed over.
+	// Hole says that entries may be missing that came, or should have come, after what was
+	// handed over before, and Reason why: [proto.GapTrimmed], [proto.GapRewound] or
+	// [proto.GapBroker]. After a rewind From can lie before what was handed over.
 	Hole   bool
 	Reason proto.GapReason
 	// Horizon is a Redis time in milliseconds: every entry of every subscribed log with a
@@ -83,7 +85,10 @@ type LogChunk struct {
 	// End says that nothing stood behind the last of Entries when the log was read.
 	End bool
 	// Hole says that entries between the position asked for and the first of Entries (or, with
-	// none, the end) may be missing, and Reason why.
+	// none, the end) may be missing, and Reason why. Where it can't be known, there is one: a
+	// position that is no entry's may be a trace of another log of the same name, and a log that
+	// is not there may have been. A position with the highest possible sequence stands for the
+	// end of its millisecond, not for an entry, and is good beyond the log's end too.
 	Hole   bool
 	Reason proto.GapReason
 }

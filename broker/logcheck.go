@@ -25,6 +25,7 @@ type logRead struct {
 	// full that more may follow.
 	entries    []Entry
 	held, full bool
+	oddType    bool // the key holds something else, and counts as absent
 }
 
 // verdict is what a look at a log showed.
@@ -42,6 +43,10 @@ type verdict struct {
 // was removed unseen, by whatever means. Where the count is not known at the cursor, as in the
 // middle of a long catch-up, the marks decide that trimming (the first entry) and XDEL leave, and
 // then a hole too many is possible.
+//
+// What leaves no trace in Redis is not found: a log that was deleted and begun anew between two
+// looks, if of the old one nothing had been seen, or if of the new one exactly as many entries
+// were trimmed as the old one ever had.
 func (l *logRead) judge() verdict {
 	zero := Position{}
 	switch {
@@ -55,8 +60,6 @@ func (l *logRead) judge() verdict {
 		// The log lost its end, as after a failover. Going on from its last position, nothing is
 		// handed over twice.
 		return verdict{hole: true, reason: proto.GapRewound, from: l.info.last, added: l.info.added}
-	case l.info.last == l.cursor:
-		return verdict{from: l.cursor, added: l.info.added}
 	}
 	given := verdict{from: l.cursor, added: l.addedAfter()}
 	given.hole, given.reason = l.missing()
@@ -78,8 +81,8 @@ func (l *logRead) timeOnly() bool { return l.cursor.Sequence == math.MaxUint64 }
 // beyond reports whether the oldest entry that is left comes after the cursor.
 func (l *logRead) beyond() bool { return l.info.length == 0 || l.cursor.Before(l.info.first) }
 
-// missing reports whether entries between the cursor and the end of the log are gone. Something
-// was added after the cursor.
+// missing reports whether entries that were added after the cursor, or by the count before it
+// after the last look, are gone.
 func (l *logRead) missing() (bool, proto.GapReason) {
 	present, known := uint64(len(l.entries)), !l.full
 	if l.beyond() {
@@ -89,11 +92,16 @@ func (l *logRead) missing() (bool, proto.GapReason) {
 		switch added := l.info.added - l.added; {
 		case l.info.added < l.added, added < present:
 			return true, proto.GapRewound // the count began anew: another log of the same name
+		case added > present:
+			return true, proto.GapTrimmed
 		default:
-			return added > present, proto.GapTrimmed
+			// One was deleted behind the cursor, though by the count none is gone: another log.
+			return l.cursor.Before(l.info.deleted), proto.GapRewound
 		}
 	}
 	switch {
+	case l.info.last == l.cursor:
+		return false, proto.GapTrimmed // nothing was added
 	case l.beyond(), l.cursor.Before(l.info.deleted):
 		return true, proto.GapTrimmed
 	case !l.held && !l.timeOnly() && l.info.deleted.Before(l.cursor):

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"github.com/redis/rueidis"
+
+	"github.com/millrace/millrace/proto"
 )
 
 // payloadField is the field of a log's entry that holds the payload.
@@ -13,6 +15,115 @@ const payloadField = "data"
 
 // errOddReply says that Redis answered what no Redis should.
 var errOddReply = errors.New("Redis answered in a form that is not understood")
+
+// applyLog takes the answer to a read of a Log and reports whether it must be read again at once,
+// in another form. The caller holds mutex.
+func (t *tracker) applyLog(read *keyRead, key *trackedKey) (again bool, err error) {
+	if key.has(keyFresh) && read.form != formStart {
+		// Somebody came back while it was read from where an earlier subscription stood.
+		key.form = formStart
+		return true, nil
+	}
+	switch read.form {
+	case formStart:
+		return false, t.startLog(read, key)
+	case formRange:
+		return t.extendLog(read, key)
+	default:
+		return false, t.checkLog(read, key)
+	}
+}
+
+// startLog sets the cursor to the end of a log, and says where that is.
+func (t *tracker) startLog(read *keyRead, key *trackedKey) error {
+	answer, err := read.answers[0].ToMessage()
+	read.oddType = wrongType(err)
+	info, err := parseInfo(answer)
+	if err != nil {
+		return err
+	}
+	key.cursor, key.sum, key.size, key.form = info.last, info.added, 0, formRange
+	key.origin = t.session.origin
+	update := LogUpdate{Channel: read.channel, From: key.cursor}
+	if key.has(keyDoubt) {
+		update.Hole, update.Reason = true, proto.GapBroker
+	}
+	t.update(read, key, update)
+	return nil
+}
+
+// extendLog takes the entries after the cursor. Its own entry is read too: while it is there
+// nothing behind it was trimmed.
+func (t *tracker) extendLog(read *keyRead, key *trackedKey) (again bool, err error) {
+	answer, err := read.answers[0].ToMessage()
+	if wrongType(err) {
+		key.form = formCheck
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	entries, held, size, err := parseEntries(answer, read.cursor)
+	if err != nil {
+		return false, err
+	}
+	if !held {
+		key.form = formCheck
+		return true, nil
+	}
+	if key.sum != addedUnknown {
+		key.sum += uint64(len(entries))
+	}
+	read.more = len(entries) == read.count
+	if len(entries) > 0 {
+		if key.has(keySwept) && !key.has(keyDirty) {
+			t.broker.keys.sweepFound.Add(1)
+		}
+		key.size = uint32(min(size/len(entries), logReadBytes))
+		t.update(read, key, LogUpdate{Channel: read.channel, From: read.cursor, Entries: entries})
+	}
+	return false, nil
+}
+
+// checkLog looks whether something is missing after the cursor and goes on from what is there.
+func (t *tracker) checkLog(read *keyRead, key *trackedKey) error {
+	found, size, err := readCheck(read.answers, read.cursor, read.count)
+	if err != nil {
+		return err
+	}
+	read.oddType = found.oddType
+	found.added = read.added
+	told := found.judge()
+	if len(found.entries) > 0 {
+		key.size = uint32(min(size/len(found.entries), logReadBytes))
+	}
+	key.form, key.sum, read.more = formRange, told.added, found.full
+	update := LogUpdate{Channel: read.channel, From: told.from, Entries: found.entries, Hole: told.hole, Reason: told.reason}
+	if key.has(keyDoubt) && !told.hole {
+		update.Hole, update.Reason = true, proto.GapBroker
+	}
+	key.cursor = told.from
+	if !update.Hole && len(update.Entries) == 0 {
+		return nil
+	}
+	if key.has(keySwept) && !key.has(keyDirty|keyDoubt) {
+		t.broker.keys.sweepFound.Add(1)
+	}
+	t.update(read, key, update)
+	return nil
+}
+
+// update has an update handed over and moves the cursor behind it.
+func (t *tracker) update(read *keyRead, key *trackedKey, update LogUpdate) {
+	if update.Hole {
+		key.flags &^= keyDoubt
+		t.broker.keys.holes.Add(1)
+	}
+	if last := len(update.Entries) - 1; last >= 0 {
+		key.cursor = update.Entries[last].Position
+	}
+	read.updates = append(read.updates, update)
+}
 
 // parseEntries reads what XRANGE gave from a cursor on: the entries after it, whether its own
 // stood before them, and how many bytes they have.

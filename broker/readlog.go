@@ -70,7 +70,7 @@ func (s *session) readLog(ctx context.Context, name string, after Position, coun
 			return LogChunk{Entries: entries, End: len(entries) < count}, nil
 		}
 	}
-	read, err := checkLog(s.client.DoMulti(ctx, checkCommands(s.client.B(), name, after, count)...), after, count)
+	read, _, err := readCheck(s.client.DoMulti(ctx, checkCommands(s.client.B(), name, after, count)...), after, count)
 	if err != nil {
 		return LogChunk{}, err
 	}
@@ -97,25 +97,25 @@ func checkCommands(b rueidis.Builder, name string, from Position, count int) []r
 	}
 }
 
-// checkLog reads the answers to checkCommands. Where Redis refuses a part it refuses the whole,
-// and the refusal of the part is what counts.
-func checkLog(results []rueidis.RedisResult, cursor Position, count int) (logRead, error) {
-	for _, result := range results {
-		if err := result.Error(); err != nil {
-			return logRead{}, err
+// readCheck reads the answers to checkCommands, and how many bytes the entries have. Where Redis
+// refuses a part it refuses the whole, and the refusal of the part is what counts.
+func readCheck(answers []rueidis.RedisResult, cursor Position, count int) (read logRead, size int, err error) {
+	for _, answer := range answers {
+		if err := answer.Error(); err != nil {
+			return logRead{}, 0, err
 		}
 	}
-	parts, err := results[checkCommandCount-1].ToArray()
+	parts, err := answers[checkCommandCount-1].ToArray()
 	if err != nil || len(parts) != 2 {
-		return logRead{}, errors.Join(errOddReply, err)
+		return logRead{}, 0, errors.Join(errOddReply, err)
 	}
-	read := logRead{cursor: cursor}
+	read.cursor, read.oddType = cursor, wrongType(parts[0].Error())
 	if read.info, err = parseInfo(parts[0]); err != nil || !read.info.exists {
-		return read, err
+		return read, 0, err
 	}
-	read.entries, read.held, _, err = parseEntries(parts[1], cursor)
+	read.entries, read.held, size, err = parseEntries(parts[1], cursor)
 	if read.full = len(read.entries) > count || read.held && len(read.entries) == count; read.full {
 		read.entries = read.entries[:count]
 	}
-	return read, err
+	return read, size, err
 }

@@ -112,7 +112,7 @@ func (r *registry) obtain(sub Subscription) (uint32, *entry) {
 	made := r.at(index)
 	*made = entry{channel: sub.Channel, kind: sub.Kind, node: noNode}
 	if sub.Kind.keyed() {
-		made.key = r.keys.obtain()
+		made.key = r.keys.obtain(sub.Kind)
 	}
 	r.byName[sub.Kind].Add(index + 1)
 	return index, made
@@ -164,6 +164,27 @@ func (q *queue) pop() (uint32, bool) {
 		q.head = 0
 	}
 	return index, true
+}
+
+// agenda is what a goroutine of a node has to see to, the preferred first. An entry stands in it
+// at most once, flagQueued says so.
+type agenda struct {
+	first, rest queue
+}
+
+func (a *agenda) push(index uint32, first bool) {
+	if first {
+		a.first.push(index)
+	} else {
+		a.rest.push(index)
+	}
+}
+
+func (a *agenda) pop() (uint32, bool) {
+	if index, ok := a.first.pop(); ok {
+		return index, true
+	}
+	return a.rest.pop()
 }
 
 // delayQueue holds entries for one fixed delay, in the order in which they came.

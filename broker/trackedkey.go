@@ -66,12 +66,14 @@ func (k *trackedKey) has(flag keyFlags) bool { return k.flags&flag != 0 }
 const addedUnknown = ^uint64(0)
 
 // tickFine is a time in milliseconds since the broker was made, which wraps after 49 days:
-// subtract only.
+// subtract, or compare with before, only.
 type tickFine uint32
 
 func (t tickFine) since(earlier tickFine) time.Duration {
 	return time.Duration(uint32(t-earlier)) * time.Millisecond
 }
+
+func (t tickFine) before(other tickFine) bool { return int32(t-other) < 0 }
 
 // keyTable holds the records of keys, found by number. It has no lock of its own.
 type keyTable struct {
@@ -84,20 +86,28 @@ func (t *keyTable) at(number uint32) *trackedKey {
 	return &t.chunks[number/registryChunk][number%registryChunk]
 }
 
-func (t *keyTable) obtain() uint32 {
+func (t *keyTable) obtain(kind Kind) uint32 {
+	number := t.used
 	if last := len(t.free) - 1; last >= 0 {
-		number := t.free[last]
-		t.free = t.free[:last]
-		return number
+		number, t.free = t.free[last], t.free[:last]
+	} else {
+		if t.used%registryChunk == 0 {
+			t.chunks = append(t.chunks, new([registryChunk]trackedKey))
+		}
+		t.used++
 	}
-	if t.used%registryChunk == 0 {
-		t.chunks = append(t.chunks, new([registryChunk]trackedKey))
+	made := trackedKey{flags: keyFresh}
+	if kind == Log {
+		made.form = formStart
 	}
-	t.used++
-	return t.used - 1
+	*t.at(number) = made
+	return number
 }
 
-func (t *keyTable) giveBack(number uint32) {
-	*t.at(number) = trackedKey{}
-	t.free = append(t.free, number)
+func (t *keyTable) giveBack(number uint32) { t.free = append(t.free, number) }
+
+// forsake notes that Redis no longer tells the key's changes to the session that read it.
+func (k *trackedKey) forsake() {
+	k.flags = k.flags&^(keyWaits|keySwept) | keyDirty
+	k.since = 0
 }
