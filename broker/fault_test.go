@@ -89,7 +89,7 @@ func TestKilledCommandConnection(t *testing.T) {
 	b, r, _ := start(t, broker.RedisOptions{URL: server.URL()})
 	ready(t, b, r, plain("job:1"))
 	for round := range 5 {
-		server.CLI(t, "CLIENT", "KILL", "TYPE", "normal")
+		kill(t, server, "flags=N")
 		r.Wait(t, "publishing again", func() bool {
 			message := broker.Message{Channel: "job:1", Payload: []byte(strconv.Itoa(round))}
 			return publish(b, message) == nil
@@ -99,6 +99,30 @@ func TestKilledCommandConnection(t *testing.T) {
 	if r.Count(brokertest.Lost) != 0 {
 		t.Fatal("a loss was told")
 	}
+}
+
+// kill ends the connections of the broker whose line in CLIENT LIST holds a text.
+func kill(t *testing.T, server *redistest.Server, holds string) {
+	t.Helper()
+	for _, id := range brokerIDs(t, server, holds) {
+		server.CLI(t, "CLIENT", "KILL", "ID", id)
+	}
+}
+
+// brokerIDs returns the ids of those connections, of which there must be one.
+func brokerIDs(t *testing.T, server *redistest.Server, holds string) []string {
+	t.Helper()
+	var ids []string
+	for line := range strings.Lines(server.CLI(t, "CLIENT", "LIST")) {
+		if strings.Contains(line, "name=millrace") && strings.Contains(line, holds) {
+			id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		t.Fatalf("no connection has %s", holds)
+	}
+	return ids
 }
 
 // TestStalledPublish returns in time, says that the broker is away, and publishes again later.

@@ -150,4 +150,7 @@ func TestEntryStaysSmall(t *testing.T) {
 	if broker.EntryBytes > 40 {
 		t.Fatalf("an entry takes %d bytes, want at most 40", broker.EntryBytes)
 	}
+	if broker.KeyBytes > 48 {
+		t.Fatalf("a key takes %d bytes more, want at most 48", broker.KeyBytes)
+	}
 }

@@ -52,8 +52,8 @@ type Recorder struct {
 	events  map[string][]string // payloads by channel
 	values  map[string][]string // payloads by channel, NoValue for none
 	updates map[string][]broker.LogUpdate
-	running int                 // callbacks under way that must not overlap
-	overlap bool                // they did
+	running int  // callbacks under way that must not overlap
+	overlap bool // they did
 	arrived chan struct{}
 }
 

@@ -251,6 +251,7 @@ func testStats(t *testing.T, e Engine) {
 	r.WaitEvents(t, "job:1", 2)
 	b.Unsubscribe(plain("job:1"))
 	stats := b.Stats()
+	stats.Horizon = 0 // may be known without any log
 	want := broker.Stats{Events: 2, Published: 2, Subscribed: 3}
 	if stats != want {
 		t.Fatalf("stats %+v, want %+v", stats, want)
