@@ -151,6 +151,7 @@ func TestLargeStates(t *testing.T) {
 	ready(t, b, r, state("state:1"), state("state:2"), state("state:3"), state("state:4"))
 	r.WaitValue(t, "state:3", "x")
 	for _, channel := range []string{"state:1", "state:2", "state:4"} {
+		r.WaitConfirmed(t, state(channel), 1)
 		if got := r.Values(channel); !slices.Equal(got, []string{brokertest.NoValue}) {
 			t.Fatalf("%s gave %d values", channel, len(got))
 		}
