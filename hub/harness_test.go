@@ -51,25 +51,9 @@ type stream struct {
 func newHarness(t testing.TB, loops int, change func(*Options)) *harness {
 	t.Helper()
 	h := &harness{t: t, subscribed: make(map[string]int), rules: make(map[string]*Rules), logs: newLogStore()}
-	note := func(prefix string) func(broker.Subscription) {
-		return func(s broker.Subscription) {
-			h.mutex.Lock()
-			defer h.mutex.Unlock()
-			s.Channel = prefix + s.Channel
-			h.wanted = append(h.wanted, s)
-		}
-	}
 	options := Options{
 		Loops: loops, Epoch: "life",
-		Source: Source{
-			Subscribe:   func(s broker.Subscription, _ names.Place) { note("")(s) },
-			Unsubscribe: note("-"), ReadLog: h.logs.read,
-			Prefer: func(all []broker.Subscription) {
-				h.mutex.Lock()
-				defer h.mutex.Unlock()
-				h.preferred = append(h.preferred, all)
-			},
-		},
+		Source: h.source(),
 		Events: Events{
 			Subscribed: func(shard *Shard, slot netio.Slot, channel proto.Channel) {
 				h.mutex.Lock()
@@ -118,6 +102,26 @@ func newHarness(t testing.TB, loops int, change func(*Options)) *harness {
 		t.Cleanup(loop.Stop)
 	}
 	return h
+}
+
+// source is the broker that the test plays.
+func (h *harness) source() Source {
+	note := func(s broker.Subscription, prefix string) {
+		h.mutex.Lock()
+		defer h.mutex.Unlock()
+		s.Channel = prefix + s.Channel
+		h.wanted = append(h.wanted, s)
+	}
+	return Source{
+		Subscribe:   func(s broker.Subscription, _ names.Place) { note(s, "") },
+		Unsubscribe: func(s broker.Subscription) { note(s, "-") },
+		ReadLog:     h.logs.read,
+		Prefer: func(all []broker.Subscription) {
+			h.mutex.Lock()
+			defer h.mutex.Unlock()
+			h.preferred = append(h.preferred, all)
+		},
+	}
 }
 
 func (h *harness) on(loop int, do func(s *Shard)) {
