@@ -158,7 +158,7 @@ func testSilence(t *testing.T, e Engine) {
 func testBadName(t *testing.T, e Engine) {
 	b, r := e.Start(t, lingerLong)
 	longest := "job:" + strings.Repeat("1", 251)
-	for _, sub := range []broker.Subscription{plain(""), plain(longest + "1"), {Channel: "job:1", Kind: broker.Pattern + 1}} {
+	for _, sub := range []broker.Subscription{plain(""), plain(longest + "1"), {Channel: "job:1", Kind: broker.Log + 1}} {
 		b.Subscribe(sub)
 		b.Unsubscribe(sub)
 	}
