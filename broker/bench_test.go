@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -24,6 +25,8 @@ func counting(events *atomic.Int64, confirmed *atomic.Int64) broker.Callbacks {
 		Lost:      func([]broker.Subscription) {},
 		Refused:   func(broker.Subscription, error) {},
 		Health:    func(broker.Health) {},
+		Value:     func(string, []byte, time.Time) {},
+		Log:       func(broker.LogUpdate, time.Time) {},
 	}
 }
 
@@ -116,7 +119,7 @@ func BenchmarkPublish(b *testing.B) {
 			b.SetParallelism(callers)
 			b.RunParallel(func(next *testing.PB) {
 				for next.Next() {
-					if err := made.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: payload}}); err != nil {
+					if _, err := made.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: payload}}); err != nil {
 						b.Error(err)
 					}
 				}
@@ -140,8 +143,95 @@ func BenchmarkMemory(b *testing.B) {
 	message := []broker.Message{{Channel: "job:1", Payload: []byte(strings.Repeat("x", 154))}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := made.Publish(context.Background(), message); err != nil {
+		if _, err := made.Publish(context.Background(), message); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkStateChange is the time from a SET by somebody else to the callback, one at a time and
+// slowly enough that no read waits for its interval.
+func BenchmarkStateChange(b *testing.B) {
+	benchmarkChange(b, broker.Subscription{Channel: "state:1", Kind: broker.State}, 20*time.Millisecond,
+		"*3\r\n$3\r\nSET\r\n$7\r\nstate:1\r\n$8\r\n%08d\r\n")
+}
+
+// BenchmarkLogAppend is the same of an XADD.
+func BenchmarkLogAppend(b *testing.B) {
+	benchmarkChange(b, broker.Subscription{Channel: "log:1", Kind: broker.Log}, 10*time.Millisecond,
+		"*5\r\n$4\r\nXADD\r\n$5\r\nlog:1\r\n$1\r\n*\r\n$4\r\ndata\r\n$8\r\n%08d\r\n")
+}
+
+func benchmarkChange(b *testing.B, sub broker.Subscription, apart time.Duration, command string) {
+	server := redistest.Start(b)
+	made, err := broker.NewRedis(broker.RedisOptions{URL: server.URL(), Logger: quiet()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = made.Close() })
+	came := make(chan time.Time, 16)
+	confirmed := make(chan struct{}, 16)
+	callbacks := counting(new(atomic.Int64), new(atomic.Int64))
+	callbacks.Confirmed = func([]broker.Subscription, bool) { confirmed <- struct{}{} }
+	callbacks.Value = func(_ string, payload []byte, _ time.Time) {
+		if payload != nil {
+			came <- time.Now()
+		}
+	}
+	callbacks.Log = func(update broker.LogUpdate, _ time.Time) {
+		if len(update.Entries) > 0 {
+			came <- time.Now()
+		}
+	}
+	if err := made.Start(callbacks); err != nil {
+		b.Fatal(err)
+	}
+	made.Subscribe(sub)
+	<-confirmed
+	connection, err := net.Dial("tcp", server.Addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer connection.Close()
+	go func() { _, _ = io.Copy(io.Discard, connection) }()
+	var took []time.Duration
+	pace := time.NewTicker(apart)
+	defer pace.Stop()
+	for number := range b.N {
+		<-pace.C
+		began := time.Now()
+		if _, err := fmt.Fprintf(connection, command, number); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, (<-came).Sub(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+}
+
+// BenchmarkResubscribe10k is the time from the loss of the connection to the last of ten thousand
+// values read anew.
+func BenchmarkResubscribe10k(b *testing.B) {
+	const keys = 10_000
+	server := redistest.Start(b)
+	made, _, confirmed := startCounting(b, server.URL())
+	for number := range keys {
+		made.Subscribe(broker.Subscription{Channel: "state:" + strconv.Itoa(number), Kind: broker.State})
+	}
+	for confirmed.Load() < keys {
+		time.Sleep(time.Millisecond)
+	}
+	for b.Loop() {
+		before := made.Stats().Reads
+		for line := range strings.Lines(server.CLI(b, "CLIENT", "LIST", "TYPE", "normal")) {
+			if strings.Contains(line, "flags=t") {
+				id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
+				server.CLI(b, "CLIENT", "KILL", "ID", id)
+			}
+		}
+		for made.Stats().Reads < before+keys {
+			time.Sleep(time.Millisecond)
 		}
 	}
 }

@@ -33,7 +33,7 @@ const (
 // canary is an event of our own that proves that what is published on a node arrives here: it
 // leaves by the command connection and must return by the pub/sub connection.
 type canary struct {
-	kind Kind // Plain or Sharded
+	kind Kind // Plain or Sharded; Log for the one of the tracker
 
 	name     atomic.Pointer[string] // in Redis
 	returned atomic.Int64           // nanoseconds since the session was opened, of the last return
@@ -53,13 +53,14 @@ func newCanary(kind Kind, name string) *canary {
 // canaryName is a channel that no user can name: types beginning with __ are refused.
 func (r *Redis) canaryName() string { return r.prefix + "__millrace:canary:" + r.random }
 
-// nameCanaries sets what the session proves itself by: the plain canary, and in a Cluster one in
-// a slot of this node. It comes before the reader starts, which looks at them.
+// nameCanaries sets what the session proves itself by: the plain canary, in a Cluster one in a
+// slot of this node, and the tracker's. It comes before the reader starts, which looks at them.
 func (s *session) nameCanaries() {
 	s.canaries = []*canary{newCanary(Plain, s.node.broker.canaryName())}
 	if name, ok := s.shardedCanaryName(); ok {
 		s.canaries = append(s.canaries, newCanary(Sharded, name))
 	}
+	s.tracker = newTracker(s)
 }
 
 func (s *session) subscribeCanaries() error {
@@ -96,11 +97,20 @@ func (s *session) shardedCanaryName() (string, bool) {
 	r := s.node.broker
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if !r.cluster || r.slots == nil {
+	if !r.cluster {
+		return "", false
+	}
+	return s.nameInSlot(r.canaryName())
+}
+
+// nameInSlot finds a name that begins as given in a slot of this node. The caller holds mutex.
+func (s *session) nameInSlot(begin string) (string, bool) {
+	r := s.node.broker
+	if r.slots == nil {
 		return "", false
 	}
 	for try := range slotTriesMax {
-		name := r.canaryName() + ":" + strconv.Itoa(int(s.number)) + "." + strconv.Itoa(try)
+		name := begin + ":" + strconv.Itoa(int(s.number)) + "." + strconv.Itoa(try)
 		if r.slots[slotOf(name)] == s.node.number {
 			return name, true
 		}
@@ -135,19 +145,26 @@ func (s *session) canaryReturned(c *canary, payload string) {
 		return
 	}
 	c.returned.Store(max(int64(time.Since(s.opened)), 1))
+	s.noteProof()
+}
+
+// noteProof tells that the node delivers once every canary has come back.
+func (s *session) noteProof() {
 	if s.proved() && s.delivered.CompareAndSwap(false, true) {
 		s.node.broker.running.Go(s.tellDelivered)
 	}
 }
 
-// proved reports whether every canary has come back.
+// proved reports whether every canary has come back. That keys can't be tracked is no fault of
+// the other subscriptions.
 func (s *session) proved() bool {
 	for _, c := range s.canaries {
 		if c.refused.Load() || c.returned.Load() == 0 && !c.lost.Load() {
 			return false
 		}
 	}
-	return true
+	c := s.tracker.canary
+	return c == nil || c.refused.Load() || c.returned.Load() != 0 || c.lost.Load()
 }
 
 // tellDelivered does what the reader must not wait for.
@@ -170,6 +187,8 @@ func (s *session) probeLoop() {
 		for _, c := range s.canaries {
 			s.probe(c)
 		}
+		s.tracker.probe()
+		s.audit()
 		if time.Since(roleAsked) >= roleInterval {
 			roleAsked = time.Now()
 			s.askRole()
@@ -251,6 +270,10 @@ func (s *session) watch() {
 				s.fail(errSilent)
 				return
 			}
+		}
+		if c := s.tracker.canary; c != nil && c.silentFor(time.Since(s.opened), late) >= canarySilence {
+			s.fail(errUntold)
+			return
 		}
 		if s.deafToBus() {
 			s.fail(errDeaf)

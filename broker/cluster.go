@@ -25,6 +25,9 @@ type slotRange struct {
 func (r *Redis) followCluster() {
 	var again backoff
 	for {
+		r.mutex.Lock()
+		horizon := r.lowestHorizon()
+		r.mutex.Unlock()
 		ranges, err := r.readSlots()
 		wait := jitter(topologyInterval)
 		switch {
@@ -32,7 +35,7 @@ func (r *Redis) followCluster() {
 			return
 		case err == nil:
 			again.reset()
-			r.applySlots(ranges)
+			r.applySlots(ranges, horizon)
 		default:
 			r.seekFault("cluster", err)
 			wait = again.step()
@@ -185,7 +188,11 @@ func askSlots(ctx context.Context, client rueidis.Client, asked string) ([]slotR
 
 // applySlots makes the nodes and the table of slots what the Cluster says, moves subscriptions
 // whose place changed, and gives up the nodes that are no primaries any more.
-func (r *Redis) applySlots(ranges []slotRange) {
+//
+// horizon is how far all nodes were read before the Cluster was asked. Only when no slot has
+// moved by then is that true of every log: one that Redis does not hold yet moves with its slot
+// without a word, and what is then appended is told by a node that nobody asked.
+func (r *Redis) applySlots(ranges []slotRange, horizon uint64) {
 	r.mutex.Lock()
 	known := make(map[string]*node)
 	for _, n := range r.nodes {
@@ -209,6 +216,10 @@ func (r *Redis) applySlots(ranges []slotRange) {
 	}
 	changed := r.slots == nil || *r.slots != *slots
 	r.slots, r.fault = slots, ""
+	r.countSlots()
+	if !changed {
+		r.raiseHorizon(horizon)
+	}
 	plain := r.choosePlain(current)
 	changed = changed || plain != r.plain
 	r.plain = plain
@@ -221,12 +232,32 @@ func (r *Redis) applySlots(ranges []slotRange) {
 	r.mutex.Unlock()
 	if changed {
 		r.reassign()
+		r.mutex.Lock()
+		r.dropHorizons()
+		r.mutex.Unlock()
 	}
 	for _, n := range gone {
 		r.giveUp(n)
 	}
 	if changed {
 		r.tellHealth()
+	}
+}
+
+// countSlots counts what each node owns. The caller holds mutex.
+func (r *Redis) countSlots() {
+	for _, n := range r.nodes {
+		if n != nil {
+			n.slots = 0
+		}
+	}
+	r.ownerless = false
+	for _, number := range r.slots {
+		if number == noNode {
+			r.ownerless = true
+			continue
+		}
+		r.nodes[number].slots++
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // Faults that are ours to name; Redis's and the network's come as they are.
 var (
 	errSilent       = errors.New("nothing that is published arrives here")
+	errUntold       = errors.New("changes of keys are not told here")
 	errDemoted      = errors.New("the server is a replica, not a primary")
 	errMoved        = errors.New("the Sentinels name another primary")
 	errRemoved      = errors.New("the node is no longer a primary of the Cluster")
@@ -27,6 +28,7 @@ var (
 	errNoPrimary    = errors.New("no Sentinel names a primary")
 	errNoSlots      = errors.New("the Cluster has no primary with slots")
 	errNoOwner      = errors.New("nobody owns the slot of the channel")
+	errNotRunning   = errors.New("the memory broker is not running")
 	errNotStarted   = errors.New("the broker is not started")
 	errNotConnected = errors.New("not connected yet")
 )
@@ -50,6 +52,7 @@ const (
 	causeSilent     cause = "silent"
 	causeMode       cause = "mode"
 	causeTopology   cause = "topology"
+	causeType       cause = "type"
 	causeCallback   cause = "callback"
 	causeOther      cause = "other"
 )
@@ -62,14 +65,16 @@ var replies = []struct {
 }{
 	{"NOAUTH", causeLogin, "give user and password in the Redis URL"},
 	{"WRONGPASS", causeLogin, "correct user and password in the Redis URL"},
-	{"NOPERM", causePermission, "allow the Redis user subscribe, unsubscribe, psubscribe, punsubscribe, ssubscribe, sunsubscribe, publish, spublish, multi, exec, ping (select, cluster|slots where used) and the channels of the prefix, its __millrace:* among them"},
+	{"NOPERM", causePermission, "allow the Redis user subscribe, unsubscribe, psubscribe, punsubscribe, ssubscribe, sunsubscribe, publish, spublish, multi, exec, ping (select, cluster|slots where used) and the channels of the prefix, its __millrace:* among them; for states and logs also client|tracking, client|caching, getrange, get, hlen, hgetall, xinfo|stream, xrange, xrevrange, xadd, set, expire, info, config|get and the keys of the prefix"},
 	{"LOADING", causeLoading, "Redis is reading its data; this ends by itself"},
 	{"MASTERDOWN", causeReplica, "the server is a replica that lost its primary; name the primary, or Sentinels"},
 	{"READONLY", causeReplica, "name the primary, or Sentinels, in the Redis URL"},
 	{"OOM", causeMemory, "Redis is at maxmemory; raise it or allow eviction"},
 	{"MISCONF", causeMemory, "Redis can't save to disk; see its log"},
 	{"CLUSTERDOWN", causeTopology, "slots of the Cluster have no live owner; see CLUSTER INFO"},
+	{"ASK", causeTopology, "the slot is being moved; this heals by itself"},
 	{"MOVED", causeTopology, "the slot has another owner; this heals by itself"},
+	{"WRONGTYPE", causeType, "the key holds what its mode does not write; correct the mode of its namespace, or delete the key"},
 	{"TRYAGAIN", causeTopology, "the slot is being moved; this heals by itself"},
 }
 
@@ -82,7 +87,7 @@ func diagnose(err error) (cause, string) {
 	switch {
 	case errors.As(err, &panicked):
 		return causeCallback, "this is a defect of Millrace; report it with the stack"
-	case errors.Is(err, errSilent):
+	case errors.Is(err, errSilent), errors.Is(err, errUntold):
 		return causeSilent, "the server is stalled, or cut off, or another one than the one published to"
 	case errors.Is(err, errDemoted):
 		return causeReplica, "name the primary, or Sentinels, in the Redis URL"

@@ -100,15 +100,16 @@ func (r *Redis) reassign() {
 			if e.node == before {
 				return false
 			}
-			if session != nil {
-				session.confirmed--
-				if e.has(flagWanted) {
-					session.confirmedWanted--
-				}
-			}
 			lost := e.confirmedIn() != 0
+			if session != nil {
+				session.release(e)
+			}
 			e.release()
 			e.flags &^= flagLeaving
+			if e.kind().keyed() {
+				r.forsake(index, e)
+				lost = false
+			}
 			if e.has(flagWanted) {
 				r.enqueue(index, e)
 			}

@@ -89,16 +89,40 @@ func TestKilledCommandConnection(t *testing.T) {
 	b, r, _ := start(t, broker.RedisOptions{URL: server.URL()})
 	ready(t, b, r, plain("job:1"))
 	for round := range 5 {
-		server.CLI(t, "CLIENT", "KILL", "TYPE", "normal")
+		kill(t, server, "flags=N")
 		r.Wait(t, "publishing again", func() bool {
 			message := broker.Message{Channel: "job:1", Payload: []byte(strconv.Itoa(round))}
-			return b.Publish(context.Background(), []broker.Message{message}) == nil
+			return publish(b, message) == nil
 		})
 		r.WaitEvents(t, "job:1", round+1)
 	}
 	if r.Count(brokertest.Lost) != 0 {
 		t.Fatal("a loss was told")
 	}
+}
+
+// kill ends the connections of the broker whose line in CLIENT LIST holds a text.
+func kill(t *testing.T, server *redistest.Server, holds string) {
+	t.Helper()
+	for _, id := range brokerIDs(t, server, holds) {
+		server.CLI(t, "CLIENT", "KILL", "ID", id)
+	}
+}
+
+// brokerIDs returns the ids of those connections, of which there must be one.
+func brokerIDs(t *testing.T, server *redistest.Server, holds string) []string {
+	t.Helper()
+	var ids []string
+	for line := range strings.Lines(server.CLI(t, "CLIENT", "LIST")) {
+		if strings.Contains(line, "name=millrace") && strings.Contains(line, holds) {
+			id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		t.Fatalf("no connection has %s", holds)
+	}
+	return ids
 }
 
 // TestStalledPublish returns in time, says that the broker is away, and publishes again later.
@@ -114,7 +138,10 @@ func TestStalledPublish(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	for range cap(results) {
-		go func() { results <- b.Publish(ctx, message) }()
+		go func() {
+			_, err := b.Publish(ctx, message)
+			results <- err
+		}()
 	}
 	for range cap(results) {
 		if err := <-results; !errors.Is(err, broker.ErrUnavailable) {
@@ -125,11 +152,11 @@ func TestStalledPublish(t *testing.T) {
 		t.Fatalf("took %v with a deadline of half a second", took)
 	}
 	r.Wait(t, "notice", func() bool { return !b.Health().Delivering })
-	if err := b.Publish(context.Background(), message); !errors.Is(err, broker.ErrUnavailable) {
+	if _, err := b.Publish(context.Background(), message); !errors.Is(err, broker.ErrUnavailable) {
 		t.Fatalf("got %v", err)
 	}
 	server.Cont()
-	r.Wait(t, "publishing again", func() bool { return b.Publish(context.Background(), message) == nil })
+	r.Wait(t, "publishing again", func() bool { return publish(b, message...) == nil })
 	if got := b.Stats().PublishErrors; got < uint64(cap(results))+1 {
 		t.Fatalf("%d errors counted", got)
 	}
@@ -147,7 +174,7 @@ func TestRedisComesLater(t *testing.T) {
 	if health := b.Health(); health.Reached || health.Delivering {
 		t.Fatalf("health %+v", health)
 	}
-	if err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1"}}); !errors.Is(err, broker.ErrUnavailable) {
+	if _, err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1"}}); !errors.Is(err, broker.ErrUnavailable) {
 		t.Fatalf("got %v", err)
 	}
 	server, err := redistest.RunOn(port)
@@ -219,7 +246,7 @@ func TestRefusals(t *testing.T) {
 			if b.Health().Delivering || b.Health().Reason == "" {
 				t.Errorf("health %+v", b.Health())
 			}
-			err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1"}})
+			_, err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1"}})
 			if !errors.Is(err, broker.ErrUnavailable) || strings.Contains(err.Error(), secret) {
 				t.Errorf("publish: %v", err)
 			}
@@ -317,11 +344,11 @@ func TestPermissions(t *testing.T) {
 		}
 	}
 	messages := []broker.Message{{Channel: "job:1", Payload: []byte("a")}, {Channel: "secret:1", Payload: []byte("b")}}
-	err := b.Publish(context.Background(), messages)
+	_, err := b.Publish(context.Background(), messages)
 	if !errors.Is(err, broker.ErrRefused) || !strings.Contains(err.Error(), "NOPERM") {
 		t.Fatalf("publish: %v", err)
 	}
-	if err := b.Publish(context.Background(), messages[:1]); err != nil {
+	if _, err := b.Publish(context.Background(), messages[:1]); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.WaitEvents(t, "job:1", 1); len(got) != 1 {
@@ -383,7 +410,7 @@ func TestOutputBufferLimit(t *testing.T) {
 	large := strings.Repeat("x", 1<<20)
 	cut := false
 	for range 50 {
-		if err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: []byte(large)}}); err != nil {
+		if _, err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: []byte(large)}}); err != nil {
 			t.Fatal(err)
 		}
 		if cut = server.CLI(t, "PUBSUB", "NUMSUB", "job:1") == "job:1\n0"; cut {

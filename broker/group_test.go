@@ -29,7 +29,7 @@ func TestClusterFromOneAddress(t *testing.T) {
 	ready(t, b, r, subs...)
 	for _, sub := range subs {
 		message := broker.Message{Channel: sub.Channel, Payload: []byte("x"), Kind: broker.Sharded}
-		if err := b.Publish(context.Background(), []broker.Message{message}); err != nil {
+		if _, err := b.Publish(context.Background(), []broker.Message{message}); err != nil {
 			t.Fatal(err)
 		}
 		r.WaitEvents(t, sub.Channel, 1)
@@ -68,7 +68,7 @@ func TestSlotMigration(t *testing.T) {
 	for round, move := range [][2]*redistest.Server{{from, to}, {to, from}, {from, to}} {
 		faultMended(t, r, subs[0], func() { cluster.Migrate(t, slot, move[0], move[1]) })
 		message := broker.Message{Channel: channels[0], Payload: []byte(strconv.Itoa(round)), Kind: broker.Sharded}
-		if err := b.Publish(context.Background(), []broker.Message{message}); err != nil {
+		if _, err := b.Publish(context.Background(), []broker.Message{message}); err != nil {
 			t.Fatal(err)
 		}
 		r.WaitEvents(t, channels[0], round+1)
@@ -118,7 +118,7 @@ func TestClusterNodeDies(t *testing.T) {
 	}
 	shardedPublisher.check(t, r)
 	message := []broker.Message{{Channel: "job:1", Payload: []byte("end")}}
-	if err := b.Publish(context.Background(), message); err != nil {
+	if _, err := b.Publish(context.Background(), message); err != nil {
 		t.Fatal(err)
 	}
 	r.Wait(t, "the end", func() bool { return slices.Contains(r.Events("job:1"), "end") })
@@ -145,7 +145,7 @@ func TestSentinelFailover(t *testing.T) {
 		t.Fatalf("primary on port %d, want the replica's %d", got, group.Replica.Port)
 	}
 	r.Wait(t, "health", func() bool { return b.Health().Delivering })
-	if err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: []byte("end")}}); err != nil {
+	if _, err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1", Payload: []byte("end")}}); err != nil {
 		t.Fatal(err)
 	}
 	r.Wait(t, "the end", func() bool { return slices.Contains(r.Events("job:1"), "end") })
@@ -199,7 +199,7 @@ func TestSentinelFaults(t *testing.T) {
 		t.Run(one.name, func(t *testing.T) {
 			b, r, _ := start(t, broker.RedisOptions{URL: one.url})
 			r.Wait(t, "the reason", func() bool { return strings.Contains(b.Health().Reason, one.reason) })
-			err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1"}})
+			_, err := b.Publish(context.Background(), []broker.Message{{Channel: "job:1"}})
 			if !errors.Is(err, broker.ErrUnavailable) {
 				t.Fatalf("got %v", err)
 			}

@@ -31,6 +31,12 @@ func sharded(channel string) broker.Subscription {
 	return broker.Subscription{Channel: channel, Kind: broker.Sharded}
 }
 
+// publish publishes without a deadline of its own.
+func publish(b broker.Broker, messages ...broker.Message) error {
+	_, err := b.Publish(context.Background(), messages)
+	return err
+}
+
 // journal keeps the log lines of a broker.
 type journal struct {
 	mutex sync.Mutex
@@ -58,6 +64,22 @@ func start(t testing.TB, options broker.RedisOptions) (*broker.Redis, *brokertes
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, made, lines)
+}
+
+// startSweeping is start with another interval of the sweep.
+func startSweeping(t testing.TB, server *redistest.Server, interval time.Duration) (*broker.Redis, *brokertest.Recorder, *journal) {
+	t.Helper()
+	made, err := broker.NewRedis(broker.RedisOptions{URL: server.URL(), Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.SetSweepInterval(interval)
+	return run(t, made, &journal{})
+}
+
+func run(t testing.TB, made *broker.Redis, lines *journal) (*broker.Redis, *brokertest.Recorder, *journal) {
+	t.Helper()
 	recorder := brokertest.NewRecorder()
 	t.Cleanup(func() {
 		_ = made.Close()
@@ -127,15 +149,24 @@ func (n *numbered) run(address func(string) string) {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-			built := client.B().Publish().Channel(channel).Message(strconv.Itoa(number)).Build()
-			if n.kind == broker.Sharded {
-				built = client.B().Spublish().Channel(channel).Message(strconv.Itoa(number)).Build()
-			}
-			if err := client.Do(ctx, built).Error(); err == nil {
+			if err := client.Do(ctx, n.command(client.B(), channel, strconv.Itoa(number))).Error(); err == nil {
 				n.taken[index] = append(n.taken[index], number)
 			}
 			cancel()
 		}
+	}
+}
+
+func (n *numbered) command(b rueidis.Builder, channel, number string) rueidis.Completed {
+	switch n.kind {
+	case broker.Sharded:
+		return b.Spublish().Channel(channel).Message(number).Build()
+	case broker.State:
+		return b.Set().Key(channel).Value(number).Build()
+	case broker.Log:
+		return b.Xadd().Key(channel).Id("*").FieldValue().FieldValue("data", number).Build()
+	default:
+		return b.Publish().Channel(channel).Message(number).Build()
 	}
 }
 

@@ -30,8 +30,10 @@ type MemoryOptions struct {
 // bytes a message some ten megabytes, and less than a second of work.
 const memoryQueueMessagesMax = 1 << 16
 
-// Memory is the [Broker] for a single process: nothing leaves it and nothing is ever lost. One
-// goroutine calls back, in the order of publication. Make it with [NewMemory].
+// Memory is the [Broker] for a single process: nothing leaves it, and no event is ever lost.
+// States and logs are kept, up to 64 MiB in all; beyond it the ones that were written the longest
+// ago are gone, as from a Redis that evicts. One goroutine calls back, in the order of
+// publication. Make it with [NewMemory].
 type Memory struct {
 	linger time.Duration
 	room   int
@@ -39,7 +41,7 @@ type Memory struct {
 
 	callbacks Callbacks // set by Start
 
-	events, published, publishErrors atomic.Uint64
+	events, published, publishErrors, horizon atomic.Uint64
 
 	mutex    sync.Mutex // guards what follows; never held during a callback
 	started  bool
@@ -48,9 +50,12 @@ type Memory struct {
 	wanted   map[Subscription]*memoryEntry
 	patterns map[string]bool // prefixes of confirmed patterns
 	lingers  []memoryLinger  // in the order of their ends
+	store    memoryStore     // of states and logs
+	clock    uint64          // in ms, never goes back
 	jobs     []memoryJob     // to be done, oldest first
 	queued   int             // messages in jobs
 	confirms int             // entries that are confirmed
+	tracked  int             // those of them that are states or logs
 	pending  int             // entries that are wanted and not confirmed
 	freed    chan struct{}   // closed and replaced when room was made
 
@@ -65,7 +70,10 @@ type memoryEntry struct {
 	confirmed bool
 	asked     bool // a confirmation stands in jobs
 	lingers   bool // stands in lingers
+	fresh     bool // of a state or log: what it holds, or where it stands, is to be told first
 	ends      time.Time
+	told      []byte   // of a state: the value that was handed over last
+	cursor    Position // of a log: up to where it was handed over
 }
 
 type memoryLinger struct {
@@ -73,11 +81,16 @@ type memoryLinger struct {
 	at  time.Time
 }
 
-// memoryJob is either messages to hand over or a subscription to confirm.
+// memoryJob is either messages to hand over, a subscription to confirm, or states to look at
+// again.
 type memoryJob struct {
 	messages  []Message
+	positions []Position // where those of messages stand that are for logs
 	published time.Time
+	at        uint64 // the same in ms of the clock
 	confirm   Subscription
+	end       Position // of the log to confirm, when that was asked
+	evicted   []Subscription
 }
 
 var _ Broker = (*Memory)(nil)
@@ -102,8 +115,8 @@ func NewMemory(options MemoryOptions) *Memory {
 	return &Memory{
 		linger: linger, room: room, logger: logger,
 		wanted: make(map[Subscription]*memoryEntry), patterns: make(map[string]bool),
-		freed: make(chan struct{}),
-		wake:  make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		store: newMemoryStore(), freed: make(chan struct{}),
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 }
 
@@ -142,7 +155,7 @@ func (m *Memory) Close() error {
 
 // Subscribe implements [Broker].
 func (m *Memory) Subscribe(sub Subscription) {
-	if sub.Channel == "" || len(sub.Channel) > names.NameBytesMax || sub.Kind > Pattern {
+	if sub.Channel == "" || len(sub.Channel) > names.NameBytesMax || sub.Kind >= kindCount {
 		return
 	}
 	m.mutex.Lock()
@@ -158,10 +171,12 @@ func (m *Memory) Subscribe(sub Subscription) {
 	if !entry.wanted && !entry.confirmed {
 		m.pending++
 	}
+	entry.fresh = entry.fresh || !entry.wanted
 	entry.wanted = true
 	if !entry.asked {
 		entry.asked = true
-		m.jobs = append(m.jobs, memoryJob{confirm: sub})
+		now := time.Now()
+		m.jobs = append(m.jobs, memoryJob{confirm: sub, published: now, at: m.tick(now), end: m.store.end(sub.Channel)})
 		signal(m.wake)
 	}
 }
@@ -187,46 +202,64 @@ func (m *Memory) Unsubscribe(sub Subscription) {
 }
 
 // Publish implements [Broker]. Nil means that the messages stand in the queue; they are copied.
-func (m *Memory) Publish(ctx context.Context, messages []Message) error {
+func (m *Memory) Publish(ctx context.Context, messages []Message) ([]Position, error) {
 	if len(messages) == 0 {
-		return nil
+		return nil, nil
 	}
-	copied, err := copyMessages(messages)
-	if err == nil {
-		err = m.enter(ctx, copied)
+	if err := checkMessages(messages); err != nil {
+		return nil, fmt.Errorf("publish: %w", err)
 	}
+	positions, err := m.enter(ctx, copyMessages(messages))
 	if err != nil {
 		m.publishErrors.Add(uint64(len(messages)))
-		return fmt.Errorf("publish: %w", err)
+		return nil, fmt.Errorf("publish: %w", err)
 	}
 	m.published.Add(uint64(len(messages)))
-	return nil
+	return positions, nil
 }
 
-// copyMessages copies the payloads into one allocation, for callbacks may keep them.
-func copyMessages(messages []Message) ([]Message, error) {
+// ReadLog implements [Broker].
+func (m *Memory) ReadLog(_ context.Context, channel string, after Position, count int) (LogChunk, error) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if m.closed || !m.started {
+		return LogChunk{}, fmt.Errorf("read the log %s: %w: %w", channel, ErrUnavailable, errNotRunning)
+	}
+	return m.store.read(channel, after, min(max(count, 1), ReadLogMax)), nil
+}
+
+// Prefer implements [Broker]. In memory nothing is ever lost that could be mended.
+func (m *Memory) Prefer([]Subscription) {}
+
+// copyMessages copies the payloads, for callbacks may keep them: all into one allocation, save
+// those that are stored, which must not hold the others.
+func copyMessages(messages []Message) []Message {
 	total := 0
-	for index, message := range messages {
-		if message.Kind > Sharded || message.Channel == "" {
-			return nil, fmt.Errorf("message %d of %d: a message goes to a plain or sharded channel with a name", index+1, len(messages))
+	for _, message := range messages {
+		if !message.Kind.keyed() {
+			total += len(message.Payload)
 		}
-		total += len(message.Payload)
 	}
 	copied := append([]Message(nil), messages...)
 	payloads := make([]byte, 0, total)
 	for index := range copied {
+		message := &copied[index]
+		if message.Kind.keyed() {
+			message.Payload = append([]byte{}, message.Payload...)
+			continue
+		}
 		from := len(payloads)
-		payloads = append(payloads, copied[index].Payload...)
-		copied[index].Payload = payloads[from:len(payloads):len(payloads)]
+		payloads = append(payloads, message.Payload...)
+		message.Payload = payloads[from:len(payloads):len(payloads)]
 	}
-	return copied, nil
+	return copied
 }
 
 // enter puts messages into the queue, waiting for room as long as ctx, at most publishTimeout
 // where that has no deadline, allows.
-func (m *Memory) enter(ctx context.Context, messages []Message) error {
+func (m *Memory) enter(ctx context.Context, messages []Message) ([]Position, error) {
 	if len(messages) > m.room {
-		return fmt.Errorf("%w: %d messages at once, at most %d are possible", ErrUnavailable, len(messages), m.room)
+		return nil, fmt.Errorf("%w: %d messages at once, at most %d are possible", ErrUnavailable, len(messages), m.room)
 	}
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
@@ -237,25 +270,56 @@ func (m *Memory) enter(ctx context.Context, messages []Message) error {
 		m.mutex.Lock()
 		if m.closed || !m.started {
 			m.mutex.Unlock()
-			return fmt.Errorf("%w: the memory broker is not running", ErrUnavailable)
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, errNotRunning)
 		}
 		if m.queued+len(messages) <= m.room {
-			m.queued += len(messages)
-			m.jobs = append(m.jobs, memoryJob{messages: messages, published: time.Now()})
-			signal(m.wake)
+			positions := m.queue(messages)
 			m.mutex.Unlock()
-			return nil
+			return positions, nil
 		}
 		freed := m.freed
 		m.mutex.Unlock()
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %d messages wait to be handed over: %w", ErrUnavailable, m.room, ctx.Err())
+			return nil, fmt.Errorf("%w: %d messages wait to be handed over: %w", ErrUnavailable, m.room, ctx.Err())
 		case <-m.quit:
-			return fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
 		}
 	}
+}
+
+// queue stores what is to be stored and has all handed over. The caller holds mutex.
+func (m *Memory) queue(messages []Message) []Position {
+	now := time.Now()
+	at := m.tick(now)
+	var positions []Position
+	if hasLog(messages) {
+		positions = make([]Position, len(messages))
+	}
+	var evicted []Subscription
+	for index := range messages {
+		message := &messages[index]
+		switch message.Kind {
+		case State:
+			m.store.set(message.Channel, message.Payload)
+		case Log:
+			positions[index] = m.store.append(message.Channel, message.Payload, message.MaxLen, at)
+		default:
+			continue
+		}
+		evicted = append(evicted, m.store.evict()...)
+	}
+	m.queued += len(messages)
+	m.jobs = append(m.jobs, memoryJob{messages: messages, positions: positions, published: now, at: at, evicted: evicted})
+	signal(m.wake)
+	return positions
+}
+
+// tick sets the clock. The caller holds mutex.
+func (m *Memory) tick(now time.Time) uint64 {
+	m.clock = max(m.clock, uint64(now.UnixMilli()))
+	return m.clock
 }
 
 // run does the jobs in order.
@@ -321,31 +385,14 @@ func (m *Memory) endLingers(now time.Time) time.Duration {
 func (m *Memory) forget(sub Subscription) {
 	if m.wanted[sub].confirmed {
 		m.confirms--
+		if sub.Kind.keyed() {
+			m.tracked--
+		}
 	}
 	delete(m.wanted, sub)
 	if sub.Kind == Pattern {
 		delete(m.patterns, strings.TrimSuffix(sub.Channel, "*"))
 	}
-}
-
-// do carries out one job and calls back without the lock.
-func (m *Memory) do(job memoryJob) {
-	if job.messages == nil {
-		m.confirm(job.confirm)
-		return
-	}
-	for index := range job.messages {
-		message := &job.messages[index]
-		if m.wants(message) {
-			m.events.Add(1)
-			m.tell(func() { m.callbacks.Event(message.Channel, message.Payload, job.published) })
-		}
-	}
-	m.mutex.Lock()
-	m.queued -= len(job.messages)
-	close(m.freed)
-	m.freed = make(chan struct{})
-	m.mutex.Unlock()
 }
 
 // tell runs a callback. A panic in it is logged and goes no further.
@@ -356,30 +403,6 @@ func (m *Memory) tell(callback func()) {
 		}
 	}()
 	callback()
-}
-
-// confirm makes a subscription count from here on.
-func (m *Memory) confirm(sub Subscription) {
-	m.mutex.Lock()
-	entry := m.wanted[sub]
-	entry.asked = false
-	if !entry.wanted && !entry.lingers {
-		m.forget(sub)
-		m.mutex.Unlock()
-		return
-	}
-	if !entry.confirmed {
-		entry.confirmed = true
-		m.confirms++
-		if entry.wanted {
-			m.pending--
-		}
-	}
-	if sub.Kind == Pattern {
-		m.patterns[strings.TrimSuffix(sub.Channel, "*")] = true
-	}
-	m.mutex.Unlock()
-	m.tell(func() { m.callbacks.Confirmed([]Subscription{sub}, false) })
 }
 
 // wants reports whether somebody listens to the message's channel.
@@ -413,9 +436,12 @@ func (m *Memory) Health() Health {
 
 // Stats implements [Broker].
 func (m *Memory) Stats() Stats {
-	stats := Stats{Events: m.events.Load(), Published: m.published.Load(), PublishErrors: m.publishErrors.Load()}
+	stats := Stats{
+		Events: m.events.Load(), Published: m.published.Load(), PublishErrors: m.publishErrors.Load(),
+		Horizon: m.horizon.Load(),
+	}
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	stats.Subscribed, stats.Pending = m.confirms, m.pending
+	stats.Subscribed, stats.Pending, stats.Tracked = m.confirms, m.pending, m.tracked
 	return stats
 }

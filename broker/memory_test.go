@@ -28,22 +28,22 @@ func TestMemoryQueueIsBounded(t *testing.T) {
 	}
 	ready(t, b, recorder, plain("job:1"))
 	one := []broker.Message{{Channel: "job:1", Payload: []byte("x")}}
-	if err := b.Publish(context.Background(), make([]broker.Message, 11)); err == nil {
+	if _, err := b.Publish(context.Background(), make([]broker.Message, 11)); err == nil {
 		t.Fatal("more than the queue holds was taken")
 	}
 	for range 10 {
-		if err := b.Publish(context.Background(), one); err != nil {
+		if _, err := b.Publish(context.Background(), one); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	err := b.Publish(ctx, one)
+	_, err := b.Publish(ctx, one)
 	if !errors.Is(err, broker.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v", err)
 	}
 	waiting := make(chan error, 1)
-	go func() { waiting <- b.Publish(context.Background(), one) }()
+	go func() { waiting <- publish(b, one...) }()
 	close(held)
 	if err := <-waiting; err != nil {
 		t.Fatal(err)

@@ -15,13 +15,19 @@ type node struct {
 	done   chan struct{} // closed when run has returned
 
 	wake chan struct{} // the subscriber has something to do, buffered by one
+	read chan struct{} // the tracker has something to do, buffered by one
 	kick chan struct{} // try again at once, buffered by one
 
 	// Guarded by the broker's mutex.
 	address    string
-	todo       queue    // entries that the subscriber must look at
+	todo       agenda   // entries that the subscriber must look at
+	reads      agenda   // entries that the tracker must look at
 	session    *session // the one that serves now, or nil
-	sharded    int      // sharded entries that belong here, in a Cluster
+	bySlot     int      // entries that belong here by their slot, in a Cluster
+	keys       int      // entries of kind State or Log
+	logs       int      // entries of kind Log
+	slots      int      // slots of a Cluster that the node owns
+	horizon    uint64   // how far its logs were read, 0 if unknown
 	delivering bool     // the canary came back lately
 	fault      string   // why not
 	faultSince time.Time
@@ -40,7 +46,7 @@ func (r *Redis) addNode(address string) *node {
 	ctx, stop := context.WithCancel(r.ctx)
 	made := &node{
 		broker: r, number: number, ctx: ctx, stop: stop, done: make(chan struct{}),
-		wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), read: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		address: address, fault: errNotConnected.Error(), faultSince: time.Now(),
 	}
 	if int(number) == len(r.nodes) {
@@ -128,7 +134,8 @@ func (n *node) move(address string, err error) {
 }
 
 // lose reports all subscriptions of an ended session as lost and queues those that are wanted
-// for the next one. It gives the locks back after every chunk, so that a million subscriptions
+// for the next one. A key is not lost: what it holds, or what a log held meanwhile, can be read
+// later. It gives the locks back after every chunk, so that a million subscriptions
 // do not hold up those who subscribe meanwhile.
 func (n *node) lose(ended *session) {
 	r := n.broker
@@ -141,7 +148,14 @@ func (n *node) lose(ended *session) {
 	for chunk := range chunks {
 		r.loseChunk(chunk, func(index uint32, e *entry) bool {
 			lost := e.confirmedIn() == ended.number && e.flags&(flagWanted|flagLingering) != 0
-			if e.session != ended.number {
+			if e.kind().keyed() {
+				key := r.table.key(e)
+				if e.session != ended.number && key.askedIn != ended.number {
+					return false
+				}
+				key.forsake()
+				lost = false
+			} else if e.session != ended.number {
 				return false
 			}
 			e.release()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -33,62 +35,99 @@ const (
 
 // publishRequest is the part of one Publish that goes to one node, all or nothing.
 type publishRequest struct {
-	messages []Message
-	state    atomic.Uint32
-	done     chan error // buffered by one, so that the publisher never waits
+	messages  []Message
+	positions []Position // of Log messages, set before done is answered without an error
+	state     atomic.Uint32
+	done      chan error // buffered by one, so that the publisher never waits
 }
 
 // Publish implements [Broker].
-func (r *Redis) Publish(ctx context.Context, messages []Message) error {
+func (r *Redis) Publish(ctx context.Context, messages []Message) ([]Position, error) {
 	if len(messages) == 0 {
-		return nil
+		return nil, nil
 	}
-	for index := range messages {
-		if messages[index].Kind > Sharded || messages[index].Channel == "" {
-			return fmt.Errorf("publish: message %d of %d: a message goes to a plain or sharded channel with a name", index+1, len(messages))
-		}
+	if err := checkMessages(messages); err != nil {
+		return nil, fmt.Errorf("publish: %w", err)
 	}
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, publishTimeout)
 		defer cancel()
 	}
-	err := r.publish(ctx, messages)
+	positions, err := r.publish(ctx, messages)
 	if err != nil {
 		r.publishErrors.Add(uint64(len(messages)))
-		return fmt.Errorf("publish: %w", err)
+		return nil, fmt.Errorf("publish: %w", err)
 	}
 	r.published.Add(uint64(len(messages)))
+	return positions, nil
+}
+
+// checkMessages returns what is wrong with messages that nobody can publish.
+func checkMessages(messages []Message) error {
+	for index := range messages {
+		message := &messages[index]
+		if message.Channel == "" || message.Kind == Pattern || message.Kind >= kindCount || message.MaxLen < 0 {
+			return fmt.Errorf("message %d of %d: a message goes to a channel with a name that is no pattern", index+1, len(messages))
+		}
+	}
 	return nil
+}
+
+func hasLog(messages []Message) bool {
+	return slices.ContainsFunc(messages, func(message Message) bool { return message.Kind == Log })
+}
+
+// slotGroup is the messages of one slot of a Cluster, and their places in the call.
+type slotGroup struct {
+	slot     int
+	messages []Message
+	places   []int
 }
 
 // publish sends what belongs to one slot or to one node together. Order is kept: each group
 // is answered before the next is sent, and the groups come in the order of their first message.
-func (r *Redis) publish(ctx context.Context, messages []Message) error {
+func (r *Redis) publish(ctx context.Context, messages []Message) ([]Position, error) {
 	r.mutex.Lock()
 	cluster := r.cluster
 	r.mutex.Unlock()
 	if !cluster {
 		return r.publishGroup(ctx, messages, noSlot)
 	}
-	slots := make(map[int][]Message)
-	var order []int
-	for _, message := range messages {
+	var positions []Position
+	if hasLog(messages) {
+		positions = make([]Position, len(messages))
+	}
+	for _, group := range r.groupBySlot(messages) {
+		given, err := r.publishGroup(ctx, group.messages, group.slot)
+		if err != nil {
+			return nil, err
+		}
+		for index, position := range given {
+			positions[group.places[index]] = position
+		}
+	}
+	return positions, nil
+}
+
+func (r *Redis) groupBySlot(messages []Message) []*slotGroup {
+	var groups []*slotGroup
+	bySlot := make(map[int]*slotGroup)
+	for place, message := range messages {
 		slot := noSlot
-		if message.Kind == Sharded {
+		if message.Kind.bySlot() {
 			slot = int(slotOf(r.prefix + message.Channel))
 		}
-		if slots[slot] == nil {
-			order = append(order, slot)
+		group := bySlot[slot]
+		if group == nil {
+			group = &slotGroup{slot: slot}
+			bySlot[slot] = group
+			groups = append(groups, group)
 		}
-		slots[slot] = append(slots[slot], message)
+		group.messages = append(group.messages, message)
+		group.places = append(group.places, place)
 	}
-	for _, slot := range order {
-		if err := r.publishGroup(ctx, slots[slot], slot); err != nil {
-			return err
-		}
-	}
-	return nil
+	return groups
 }
 
 // noSlot stands for messages that any node may publish.
@@ -96,23 +135,27 @@ const noSlot = -1
 
 // publishGroup publishes messages of one node. A reply that says that the slot is elsewhere
 // proves that nothing was published, so it is sent again to whom the slot has gone.
-func (r *Redis) publishGroup(ctx context.Context, messages []Message, slot int) error {
+func (r *Redis) publishGroup(ctx context.Context, messages []Message, slot int) ([]Position, error) {
 	var err error
 	for range publishTries {
 		session, fault := r.awaitPublisher(ctx, slot)
 		if fault != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, fault)
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, fault)
 		}
-		err = session.publish(ctx, messages)
+		var positions []Position
+		positions, err = session.publish(ctx, messages)
+		if err == nil {
+			return positions, nil
+		}
 		if class, _, isReply := diagnoseReply(err); !isReply || class != causeTopology || slot == noSlot {
-			return explainPublish(err)
+			break
 		}
 		r.askTopology()
 		if !pause(ctx, jitter(movedRetry), nil) {
 			break
 		}
 	}
-	return explainPublish(err)
+	return nil, explainReply(err)
 }
 
 // awaitPublisher returns the session that publishes for a slot. It waits for one only while the
@@ -162,8 +205,8 @@ func (r *Redis) publisher(slot int) (*session, error) {
 	return nil, errors.New(n.address + ": " + n.fault)
 }
 
-// explainPublish wraps an error of Redis or the network in ours.
-func explainPublish(err error) error {
+// explainReply wraps an error of Redis or the network in ours.
+func explainReply(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -180,8 +223,16 @@ func explainPublish(err error) error {
 }
 
 // publish hands messages to the session's publisher and waits for the answer.
-func (s *session) publish(ctx context.Context, messages []Message) error {
+func (s *session) publish(ctx context.Context, messages []Message) ([]Position, error) {
 	request := &publishRequest{messages: messages, done: make(chan error, 1)}
+	err := s.await(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return request.positions, nil
+}
+
+func (s *session) await(ctx context.Context, request *publishRequest) error {
 	select {
 	case s.requests <- request:
 	case <-s.ctx.Done():
@@ -266,7 +317,8 @@ func (s *session) sendPublished(taken []*publishRequest, count int) {
 		if length > 1 {
 			length += 2
 		}
-		err := outcome(results[:length])
+		var err error
+		request.positions, err = outcome(results[:length], request.messages)
 		if errors.Is(err, context.Canceled) && s.ctx.Err() != nil {
 			err = context.Cause(s.ctx)
 		}
@@ -278,36 +330,75 @@ func (s *session) sendPublished(taken []*publishRequest, count int) {
 func (s *session) publishCommand(b rueidis.Builder, message *Message) rueidis.Completed {
 	name := s.node.broker.prefix + message.Channel
 	payload := unsafe.String(unsafe.SliceData(message.Payload), len(message.Payload))
-	if message.Kind == Sharded {
+	switch message.Kind {
+	case Sharded:
 		return b.Spublish().Channel(name).Message(payload).Build()
+	case State:
+		return b.Set().Key(name).Value(payload).Build()
+	case Log:
+		if message.MaxLen == 0 {
+			return b.Xadd().Key(name).Id("*").FieldValue().FieldValue(payloadField, payload).Build()
+		}
+		bound := strconv.Itoa(message.MaxLen)
+		return b.Xadd().Key(name).Maxlen().Almost().Threshold(bound).Id("*").FieldValue().FieldValue(payloadField, payload).Build()
+	default:
+		return b.Publish().Channel(name).Message(payload).Build()
 	}
-	return b.Publish().Channel(name).Message(payload).Build()
 }
 
-// outcome sums up the replies to one request: PUBLISH, or MULTI, PUBLISH..., EXEC.
-func outcome(results []rueidis.RedisResult) error {
+// outcome sums up the replies to one request: one command, or MULTI, commands, EXEC.
+func outcome(results []rueidis.RedisResult, messages []Message) ([]Position, error) {
 	last := len(results) - 1
 	if last == 0 {
-		return results[0].Error()
+		reply, err := results[0].ToMessage()
+		if err != nil {
+			return nil, err
+		}
+		return positionsOf([]rueidis.RedisMessage{reply}, messages)
 	}
 	// Where Redis forbids MULTI it carries the messages out one by one; then they decide.
 	multi, exec := results[0].Error(), results[last].Error()
+	var replies []rueidis.RedisMessage
 	for _, result := range results[1:last] {
-		if err := result.Error(); err != nil {
-			return err
+		reply, err := result.ToMessage()
+		if err != nil {
+			return nil, err
+		}
+		replies = append(replies, reply)
+	}
+	if _, refused := redisReply(multi); !refused {
+		if exec != nil {
+			return nil, exec
+		}
+		var err error
+		if replies, err = results[last].ToArray(); err != nil {
+			return nil, err
 		}
 	}
-	if _, refused := redisReply(multi); refused {
-		return nil
-	}
-	if exec != nil {
-		return exec
-	}
-	replies, err := results[last].ToArray()
 	for _, reply := range replies {
-		if err == nil {
-			err = reply.Error()
+		if err := reply.Error(); err != nil {
+			return nil, err
 		}
 	}
-	return err
+	return positionsOf(replies, messages)
+}
+
+// positionsOf reads where Log messages now stand from the replies to XADD.
+func positionsOf(replies []rueidis.RedisMessage, messages []Message) ([]Position, error) {
+	if !hasLog(messages) {
+		return nil, nil
+	}
+	positions := make([]Position, len(messages))
+	for index := range messages {
+		if messages[index].Kind != Log {
+			continue
+		}
+		text, err := replies[index].ToString()
+		position, ok := ParsePosition(text)
+		if err != nil || !ok {
+			return nil, fmt.Errorf("%w: what XADD answered is no position", ErrUnavailable)
+		}
+		positions[index] = position
+	}
+	return positions, nil
 }

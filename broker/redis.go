@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,9 @@ type RedisOptions struct {
 	Logger *slog.Logger
 	// Names keeps the channels' names, for whoever else needs them too; nil: a store of the broker's own.
 	Names *names.Store
+	// MaxValueBytes bounds what of a State is read, and a hash's text. A value that is larger
+	// counts as none, with a line in the log. Default 1 MiB; negative: no bound.
+	MaxValueBytes int
 	// TLSConfig, where set, is used with rediss:// instead of the system's certificates.
 	TLSConfig *tls.Config
 }
@@ -53,10 +57,13 @@ type Redis struct {
 	linger  time.Duration
 	// refusedRetry is how often a refused subscription is tried again.
 	refusedRetry time.Duration
-	logger       *slog.Logger
-	tlsConfig    *tls.Config
-	random       string // of this broker, in its canaries' names
-	made         time.Time
+	// valueBytesMax is MaxValueBytes, math.MaxInt without a bound.
+	valueBytesMax int
+	sweepInterval time.Duration
+	logger        *slog.Logger
+	tlsConfig     *tls.Config
+	random        string // of this broker, in its canaries' names
+	made          time.Time
 
 	callbacks Callbacks          // set by Start
 	ctx       context.Context    // ends with Close
@@ -69,7 +76,9 @@ type Redis struct {
 	publishErrors atomic.Uint64
 	reconnects    atomic.Uint64
 	losses        atomic.Uint64
+	keys          keyCounts
 	sessions      atomic.Uint32 // numbers given to sessions
+	horizon       atomic.Uint64 // as in LogUpdate; rises only, with mutex held
 
 	calls sync.Mutex
 
@@ -80,6 +89,8 @@ type Redis struct {
 	nodes        []*node              // by number; nil where one was given up
 	cluster      bool                 // the mode that was found
 	slots        *[slotCount]int16    // Cluster: the node of each slot, or noNode
+	ownerless    bool                 // Cluster: some slots have no node
+	origins      origins              // what data the servers held
 	plain        int16                // the node of Plain and Pattern subscriptions, or noNode
 	lingering    delayQueue           // for linger
 	moved        delayQueue           // for movedRetry
@@ -90,6 +101,7 @@ type Redis struct {
 	janitorWake  chan struct{}        // a delay queue is no longer empty, buffered by one
 	former       map[string]time.Time // Cluster: addresses of nodes that were given up, and when
 	lastReported map[string]reported  // by node and cause
+	preferred    []uint32             // entries with flagPreferred
 }
 
 var _ Broker = (*Redis)(nil)
@@ -108,6 +120,13 @@ func NewRedis(options RedisOptions) (*Redis, error) {
 	case linger < 0:
 		linger = 0
 	}
+	valueBytesMax := options.MaxValueBytes
+	switch {
+	case valueBytesMax == 0:
+		valueBytesMax = valueBytesDefault
+	case valueBytesMax < 0:
+		valueBytesMax = math.MaxInt - 1
+	}
 	logger := options.Logger
 	if logger == nil {
 		logger = slog.Default()
@@ -122,13 +141,14 @@ func NewRedis(options RedisOptions) (*Redis, error) {
 	now := time.Now()
 	return &Redis{
 		target: parsed, prefix: options.ChannelPrefix, pattern: escapeGlob(options.ChannelPrefix),
-		linger: linger, refusedRetry: refusedRetryDefault, logger: logger, tlsConfig: options.TLSConfig,
+		linger: linger, refusedRetry: refusedRetryDefault,
+		valueBytesMax: valueBytesMax, sweepInterval: sweepIntervalDefault, logger: logger, tlsConfig: options.TLSConfig,
 		random: hex.EncodeToString(random), made: now,
 		ctx: ctx, stop: stop,
 		table: newRegistry(store), plain: noNode,
 		health:  Health{Reason: errNotConnected.Error(), Since: now},
 		refresh: make(chan struct{}, 1), janitorWake: make(chan struct{}, 1),
-		former: make(map[string]time.Time), lastReported: make(map[string]reported),
+		origins: make(origins), former: make(map[string]time.Time), lastReported: make(map[string]reported),
 	}, nil
 }
 
@@ -157,7 +177,7 @@ func (r *Redis) Start(callbacks Callbacks) error {
 }
 
 func (c *Callbacks) complete() error {
-	if c.Event == nil || c.Confirmed == nil || c.Lost == nil || c.Refused == nil || c.Health == nil {
+	if c.Event == nil || c.Confirmed == nil || c.Lost == nil || c.Refused == nil || c.Health == nil || c.Value == nil || c.Log == nil {
 		return errors.New("broker: all callbacks must be set")
 	}
 	return nil
@@ -186,7 +206,7 @@ func (r *Redis) Subscribe(sub Subscription) { r.SubscribeNamed(sub, 0) }
 // SubscribeNamed is [Redis.Subscribe] for who keeps the channel's name in [RedisOptions.Names],
 // at name: the broker holds it there and keeps none of its own. At 0 there is none.
 func (r *Redis) SubscribeNamed(sub Subscription, name names.Place) {
-	if sub.Channel == "" || len(sub.Channel) > names.NameBytesMax || sub.Kind > Pattern {
+	if sub.Channel == "" || len(sub.Channel) > names.NameBytesMax || sub.Kind >= kindCount {
 		return
 	}
 	r.mutex.Lock()
@@ -195,6 +215,13 @@ func (r *Redis) SubscribeNamed(sub Subscription, name names.Place) {
 		return
 	}
 	index, wanted := r.table.obtain(sub, name)
+	if sub.Kind.keyed() {
+		key := r.table.key(wanted)
+		key.flags |= keyOwed
+		if !wanted.has(flagWanted) {
+			key.flags |= keyFresh // whoever comes back has forgotten what it held
+		}
+	}
 	if !wanted.has(flagWanted) {
 		wanted.flags |= flagWanted
 		r.table.wanted++
@@ -203,7 +230,7 @@ func (r *Redis) SubscribeNamed(sub Subscription, name names.Place) {
 		}
 	}
 	if wanted.node == noNode {
-		r.assign(wanted)
+		r.place(index, wanted)
 	}
 	r.enqueue(index, wanted)
 }
@@ -212,7 +239,7 @@ func (r *Redis) SubscribeNamed(sub Subscription, name names.Place) {
 func (r *Redis) Unsubscribe(sub Subscription) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if sub.Kind > Pattern {
+	if sub.Kind >= kindCount {
 		return
 	}
 	index, left := r.table.find(sub.Kind, sub.Channel)
@@ -248,9 +275,9 @@ func (r *Redis) confirmedBy(e *entry) *session {
 // queue of another node is passed over there.
 func (r *Redis) assign(e *entry) {
 	before := e.node
-	sharded := r.cluster && e.kind() == Sharded
+	bySlot := r.cluster && e.kind().bySlot()
 	switch {
-	case !sharded:
+	case !bySlot:
 		e.node = r.plain
 	case r.slots == nil:
 		e.node = noNode
@@ -261,11 +288,33 @@ func (r *Redis) assign(e *entry) {
 		return
 	}
 	e.flags &^= flagQueued
-	if sharded && before != noNode {
-		r.nodes[before].sharded--
+	r.count(before, e.kind(), -1)
+	r.count(e.node, e.kind(), 1)
+}
+
+// place assigns e, and has a key that thereby moved read anew.
+func (r *Redis) place(index uint32, e *entry) {
+	before := e.node
+	r.assign(e)
+	if e.kind().keyed() && e.node != before {
+		r.forsake(index, e)
 	}
-	if sharded && e.node != noNode {
-		r.nodes[e.node].sharded++
+}
+
+// count notes that an entry of a kind belongs to a node from here on (1), or no longer (-1).
+func (r *Redis) count(number int16, kind Kind, change int) {
+	if number == noNode {
+		return
+	}
+	n := r.nodes[number]
+	if r.cluster && kind.bySlot() {
+		n.bySlot += change
+	}
+	if kind.keyed() {
+		n.keys += change
+	}
+	if kind == Log {
+		n.logs += change
 	}
 }
 
@@ -273,19 +322,24 @@ func (r *Redis) assign(e *entry) {
 func (r *Redis) settle(index uint32) {
 	e := r.table.at(index)
 	node, kind := e.node, e.kind()
-	if r.table.settle(index) && r.cluster && kind == Sharded && node != noNode {
-		r.nodes[node].sharded--
+	if r.table.settle(index) {
+		r.count(node, kind, -1)
 	}
 }
 
-// enqueue puts the entry before its node's subscriber, once.
+// enqueue puts the entry before its node's subscriber or tracker, once.
 func (r *Redis) enqueue(index uint32, e *entry) {
 	if e.node == noNode || e.has(flagQueued) {
 		return
 	}
 	e.flags |= flagQueued
 	n := r.nodes[e.node]
-	n.todo.push(index)
+	if e.kind().keyed() {
+		n.reads.push(index, e.has(flagPreferred))
+		signal(n.read)
+		return
+	}
+	n.todo.push(index, e.has(flagPreferred))
 	signal(n.wake)
 }
 
@@ -366,6 +420,12 @@ func (r *Redis) endLinger(index uint32) {
 	case again:
 		e.flags |= flagLingering
 		r.lingering.push(index, r.lingerEnd())
+	case e.kind().keyed():
+		// Redis forgets the key by its next invalidation, which nobody listens to.
+		if session := r.confirmedBy(e); session != nil {
+			session.release(e)
+		}
+		r.settle(index)
 	case r.confirmedBy(e) != nil:
 		r.enqueue(index, e)
 	default:
@@ -382,7 +442,7 @@ func (r *Redis) retry(index uint32) {
 		return
 	}
 	if e.session == 0 {
-		r.assign(e)
+		r.place(index, e)
 	}
 	r.enqueue(index, e)
 }
@@ -401,8 +461,9 @@ func (r *Redis) Health() Health {
 func (r *Redis) Stats() Stats {
 	stats := Stats{
 		Events: r.events.Load(), Published: r.published.Load(), PublishErrors: r.publishErrors.Load(),
-		Reconnects: r.reconnects.Load(), Losses: r.losses.Load(),
+		Reconnects: r.reconnects.Load(), Losses: r.losses.Load(), Horizon: r.horizon.Load(),
 	}
+	r.keys.into(&stats)
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	stats.Pending = r.table.wanted
@@ -410,6 +471,7 @@ func (r *Redis) Stats() Stats {
 		if n != nil && n.session != nil {
 			stats.Subscribed += n.session.confirmed
 			stats.Pending -= n.session.confirmedWanted
+			stats.Tracked += n.session.keys
 		}
 	}
 	return stats

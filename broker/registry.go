@@ -21,10 +21,11 @@ const (
 	flagRefused                          // was reported as refused and not confirmed since
 	flagAsked                            // the entry's session was asked and has not answered
 	flagLeftAgain                        // was left once more since it stands in the linger queue
+	flagPreferred                        // goes before others
 )
 
-// kindShift is where an entry's kind stands, in the last two bits of its flags.
-const kindShift = 14
+// kindShift is where an entry's kind stands, in the last three bits of its flags.
+const kindShift = 13
 
 // flagsHeld are those that keep an entry in the table.
 const flagsHeld = flagWanted | flagQueued | flagLingering | flagDelayed | flagLeaving
@@ -32,11 +33,12 @@ const flagsHeld = flagWanted | flagQueued | flagLingering | flagDelayed | flagLe
 // noNode is the node of an entry that has none yet.
 const noNode = int16(-1)
 
-// entry is one subscription. There may be a million of them, so it is kept at 12 bytes without a
+// entry is one subscription. There may be a million of them, so it is kept at 16 bytes without a
 // pointer and found by a number. It belongs to whoever holds the broker's mutex.
 type entry struct {
 	name    names.Place // the entry holds it; 0 in a free entry
 	session uint32      // number of the session that confirmed it, or with flagAsked that was asked; 0 is none
+	key     uint32      // State and Log: its number in the table of keys
 	node    int16
 	flags   entryFlags
 }
@@ -89,9 +91,10 @@ const registryChunk = 1024
 // registry is the table of what is wanted, for one name and kind one entry. It has no lock of
 // its own.
 type registry struct {
-	byName [3]names.Index // by kind; of index+1, since 0 is none there
+	byName [kindCount]names.Index // by kind; of index+1, since 0 is none there
 	store  *names.Store
 	chunks []*[registryChunk]entry
+	keys   keyTable // of State and Log
 	used   uint32   // entries handed out so far, free ones included
 	free   []uint32 // entries given back
 	wanted int
@@ -148,6 +151,9 @@ func (r *registry) obtain(sub Subscription, name names.Place) (uint32, *entry) {
 		name = r.store.Put(sub.Channel)
 	}
 	*made = entry{name: name, flags: entryFlags(sub.Kind) << kindShift, node: noNode}
+	if sub.Kind.keyed() {
+		made.key = r.keys.obtain(sub.Kind)
+	}
 	r.byName[sub.Kind].Add(index + 1)
 	return index, made
 }
@@ -155,15 +161,21 @@ func (r *registry) obtain(sub Subscription, name names.Place) (uint32, *entry) {
 // settle gives the entry back if nothing holds it any more, and reports whether it did.
 func (r *registry) settle(index uint32) bool {
 	settled := r.at(index)
-	if settled.name == 0 || settled.flags&flagsHeld != 0 || settled.session != 0 {
+	if settled.name == 0 || settled.flags&flagsHeld != 0 || settled.session != 0 || settled.kind().keyed() && r.key(settled).askedIn != 0 {
 		return false
 	}
 	r.byName[settled.kind()].Remove(r.channel(settled))
 	r.store.Drop(settled.name)
+	if settled.kind().keyed() {
+		r.keys.giveBack(settled.key)
+	}
 	*settled = entry{node: noNode}
 	r.free = append(r.free, index)
 	return true
 }
+
+// key is the record of an entry of kind State or Log.
+func (r *registry) key(e *entry) *trackedKey { return r.keys.at(e.key) }
 
 // queue is a first-in-first-out list of entries. An entry stands in it at most once (a flag says
 // so), which bounds it by the size of the table.
@@ -193,6 +205,27 @@ func (q *queue) pop() (uint32, bool) {
 		q.head = 0
 	}
 	return index, true
+}
+
+// agenda is what a goroutine of a node has to see to, the preferred first. An entry stands in it
+// at most once, flagQueued says so.
+type agenda struct {
+	first, rest queue
+}
+
+func (a *agenda) push(index uint32, first bool) {
+	if first {
+		a.first.push(index)
+	} else {
+		a.rest.push(index)
+	}
+}
+
+func (a *agenda) pop() (uint32, bool) {
+	if index, ok := a.first.pop(); ok {
+		return index, true
+	}
+	return a.rest.pop()
 }
 
 // delayQueue holds entries for one fixed delay, in the order in which they came.

@@ -24,27 +24,32 @@ type reported struct {
 // address of a node, or what was being looked for.
 func (r *Redis) report(where string, err error) {
 	class, advice := diagnose(err)
-	key := where + " " + string(class)
 	r.mutex.Lock()
-	last, known := r.lastReported[key]
-	quiet := known && time.Since(last.at) < reportInterval
-	if quiet {
-		last.since++
-		r.lastReported[key] = last
-	} else {
-		r.forgetReports()
-		r.lastReported[key] = reported{at: time.Now()}
-	}
+	unlogged, quiet := r.quiet(where + " " + string(class))
 	r.mutex.Unlock()
 	if quiet || r.closing.Load() {
 		return
 	}
 	r.logger.Warn("redis does not deliver", "node", where, "cause", string(class),
-		"error", plainWords(err), "advice", advice, "unlogged", last.since)
+		"error", plainWords(err), "advice", advice, "unlogged", unlogged)
 	var panicked *callbackPanic
 	if errors.As(err, &panicked) {
 		r.logger.Error("a callback of the broker panicked", "panic", fmt.Sprint(panicked.value), "stack", string(panicked.stack))
 	}
+}
+
+// quiet reports whether a matter was logged so lately that it is not to be logged again, and how
+// often it was not since. The caller holds mutex.
+func (r *Redis) quiet(matter string) (unlogged int, quiet bool) {
+	last, known := r.lastReported[matter]
+	if known && time.Since(last.at) < reportInterval {
+		last.since++
+		r.lastReported[matter] = last
+		return 0, true
+	}
+	r.forgetReports()
+	r.lastReported[matter] = reported{at: time.Now()}
+	return last.since, false
 }
 
 // forgetReports bounds the memory of faults, whose nodes may come and go. The caller holds mutex.
@@ -149,5 +154,5 @@ func (r *Redis) assess() Health {
 // carries reports whether subscriptions depend on n. In a Cluster a primary without any does not
 // count: it may be away without anybody missing it.
 func (r *Redis) carries(n *node) bool {
-	return !r.cluster || n.number == r.plain || n.sharded > 0
+	return !r.cluster || n.number == r.plain || n.bySlot > 0
 }

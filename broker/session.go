@@ -12,7 +12,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// session is the time during which one pair of connections to one server lives. Anything that
+// session is the time during which three connections to one server live, for commands, for
+// pub/sub and for keys. Anything that
 // goes wrong with it ends it whole.
 type session struct {
 	node   *node
@@ -28,15 +29,20 @@ type session struct {
 	ended  <-chan error // closed when the reader has made its last call
 	reader *reader
 
+	tracker *tracker // of keys, by a connection of its own
+	origin  uint32   // number of the data that the server holds
+
 	canaries  []*canary
 	payload   string      // of this session's canaries
 	heard     sync.Map    // number of another session (uint32): when its canary came (time.Time)
 	delivered atomic.Bool // a canary came back
+	audited   time.Time   // by the prober
 	requests  chan *publishRequest
 
 	// Guarded by the broker's mutex.
 	confirmed       int // entries confirmed by this session
 	confirmedWanted int // those of them that are wanted
+	keys            int // of kind State or Log
 }
 
 // open connects to the node's server, makes sure that it is the right kind of server, and
@@ -94,7 +100,13 @@ func (s *session) enter() error {
 		return err
 	default:
 	}
-	return s.subscribeCanaries()
+	if err := s.subscribeCanaries(); err != nil {
+		return err
+	}
+	if err := s.findOrigin(); err != nil {
+		return err
+	}
+	return s.openTracking()
 }
 
 // checkServer makes sure that the server is a primary in the mode that was found at the start.
@@ -127,7 +139,7 @@ func (s *session) serve() error {
 	s.node.opened = true
 	r.mutex.Unlock()
 	var loops sync.WaitGroup
-	for _, loop := range []func(){s.subscribeLoop, s.publishLoop, s.probeLoop, s.watch} {
+	for _, loop := range []func(){s.subscribeLoop, s.publishLoop, s.probeLoop, s.watch, s.tracker.run} {
 		loops.Go(loop)
 	}
 	signal(s.node.wake)
@@ -139,6 +151,12 @@ func (s *session) serve() error {
 			err = rueidis.ErrClosing
 		}
 		s.fail(fmt.Errorf("the pub/sub connection ended: %w", err))
+	case err := <-s.tracker.ended:
+		s.tracker.ended = nil
+		if err == nil {
+			err = rueidis.ErrClosing
+		}
+		s.fail(fmt.Errorf("the tracking connection ended: %w", err))
 	case <-s.ctx.Done():
 		s.fail(context.Cause(s.ctx))
 	}
@@ -166,6 +184,9 @@ func (s *session) finish() {
 	}
 	if s.pubsub != nil {
 		s.pubsub.Close()
+	}
+	if s.tracker != nil {
+		s.tracker.finish()
 	}
 	s.client.Close()
 }

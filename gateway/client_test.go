@@ -136,7 +136,8 @@ type stream struct {
 	messages proto.MessageReader
 	rest     []byte
 	room     []byte
-	closed   bool // the close frame came
+	closed   bool    // the close frame came
+	held     []heard // came before an answer that was waited for
 
 	clientID, user string
 	channels       []string // told by connected
@@ -214,6 +215,10 @@ func (s *stream) greeted(t testing.TB) {
 // next gives the next thing heard, whatever it is.
 func (s *stream) next(limit time.Duration) heard {
 	var h heard
+	if len(s.held) > 0 {
+		h, s.held = s.held[0], s.held[1:]
+		return h
+	}
 	var err error
 	if s.wire.websocket {
 		h, err = s.nextMessage(limit)
@@ -420,10 +425,17 @@ func (s *stream) subscribe(t testing.TB, channels ...string) {
 	for _, channel := range channels {
 		waiting[channel]++
 	}
+	var between []heard  // what a subscription begins with comes right behind its answer
 	for range channels { // confirmed in any order
-		answer := s.until(t, "subscribed", func(h heard) bool { return h.name == "subscribed" })
+		answer := s.until(t, "subscribed", func(h heard) bool {
+			if h.name != "subscribed" {
+				between = append(between, h)
+			}
+			return h.name == "subscribed"
+		})
 		waiting[answer.field("channel")]--
 	}
+	s.held = between
 	for channel, count := range waiting {
 		if count != 0 {
 			t.Fatalf("%s was not subscribed to %s as often as it asked", s.wire.name, channel)

@@ -2,12 +2,11 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"slices"
 
-	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
@@ -17,7 +16,8 @@ import (
 type ask struct {
 	channel proto.Channel
 	ref     []byte
-	from    string // the position that the client would go on from, or ""
+	from    hub.From
+	late    bool // asked for again with a position, while it was asked for without one
 	since   netio.Tick
 	verdict bool // waits for a webhook
 }
@@ -34,7 +34,7 @@ func (s *sessions) command(slot netio.Slot, one *session, text []byte) {
 		for i, channel := range command.Channels {
 			wish := ask{channel: channel, ref: command.Ref}
 			if command.Since != nil {
-				wish.from = command.Since[i]
+				wish.from = s.gateway.from(channel, command.Since[i])
 			}
 			if !s.subscribe(slot, one, wish) {
 				return
@@ -120,18 +120,13 @@ func (s *sessions) answerAsk(slot netio.Slot, channel proto.Channel) {
 	s.tidyAsks(slot)
 }
 
-// saySubscribed answers a subscribe command. Where its client would go on from a position, it
-// hears that events may be missing since then.
+// saySubscribed answers a subscribe command, and begins with what the subscription begins with.
 func (s *sessions) saySubscribed(slot netio.Slot, wish ask) {
 	s.say(slot, "subscribed", proto.AppendSubscribed(nil, wish.channel.Name(), wish.ref))
-	if wish.from == "" {
-		return
+	s.shard.Begin(slot, wish.channel)
+	if wish.late {
+		s.say(slot, "gap", proto.AppendGap(nil, wish.channel.Name(), wish.from.Text, proto.GapUnknownPosition))
 	}
-	after := wish.from
-	if id, err := proto.ParseID(after); err != nil || id.Channel != wish.channel {
-		after = ""
-	}
-	s.say(slot, "gap", proto.AppendGap(nil, wish.channel.Name(), after, proto.GapUnknownPosition))
 }
 
 // dropAsks forgets what waits for the channel, which the client no longer wants.
@@ -291,15 +286,12 @@ func (s *sessions) answerPublish(p *published) {
 	if !open {
 		return
 	}
-	switch {
-	case p.err == nil:
+	if p.err == nil {
 		s.say(slot, "published", proto.AppendPublished(nil, p.result.IDs, p.result.Distributed, p.ref))
-	case errors.Is(p.err, broker.ErrUnavailable):
-		s.refuse(slot, proto.CodeBrokerUnavailable, "the event could not be published; try again", p.channel, p.ref)
-	default:
-		failure := refusalOf(p.err)
-		s.refuse(slot, refusals[failure.code].name, failure.message, p.channel, p.ref)
+		return
 	}
+	failure := publishRefusal(p.err)
+	s.refuse(slot, refusals[failure.code].name, failure.message, p.channel, p.ref)
 }
 
 // mail is what others post to the loop for the gateway.

@@ -47,7 +47,10 @@ func (s *sessions) drainSome() (more bool) {
 func (g *Gateway) drainAll() error {
 	start := time.Now()
 	g.draining.Store(true)
-	ctx, cancel := context.WithTimeout(context.Background(), g.options.Limits.DrainTimeout)
+	ctx, cancel := context.WithCancel(context.Background())
+	if timeout := g.options.Limits.DrainTimeout; timeout != NoLimit {
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	}
 	defer cancel()
 	g.logger.Info("draining", "streams", g.admission.total.Load(), "timeout", g.options.Limits.DrainTimeout)
 	g.desk.StopAccepting()

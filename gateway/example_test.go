@@ -8,9 +8,11 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/millrace/millrace/gateway"
+	"github.com/millrace/millrace/gateway/access"
 )
 
 // quiet keeps the log of an example out of its output.
@@ -102,6 +104,64 @@ func ExampleGateway_Subscribe() {
 	fmt.Println(notice.Channel, string(notice.Data))
 	// Output:
 	// job_progress:job_123 {"progress":0.75}
+}
+
+// A listener of a state is told the value that it has, and every newer one.
+func ExampleGateway_Subscribe_state() {
+	g, stop := running(gateway.Options{Namespaces: map[string]access.Namespace{
+		"campaign_metrics": {Mode: access.State},
+	}})
+	defer stop()
+	set := func(value string) {
+		event := gateway.Event{Channel: "campaign_metrics:camp_456", Data: []byte(value)}
+		if _, err := g.Publish(context.Background(), event); err != nil { // SET, where there is a Redis
+			log.Fatal(err)
+		}
+	}
+	set(`{"clicks":7}`)
+	told := make(chan gateway.Notice, 10)
+	unsubscribe, err := g.Subscribe("campaign_metrics:camp_456", func(n gateway.Notice) { told <- n })
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer unsubscribe()
+	fmt.Println(string((<-told).Data))
+	set(`{"clicks":8}`)
+	fmt.Println(string((<-told).Data))
+	// Output:
+	// {"clicks":7}
+	// {"clicks":8}
+}
+
+// What is added to a log has an id, behind which any client can go on, on any gateway.
+func ExampleGateway_Publish_log() {
+	g, stop := running(gateway.Options{Namespaces: map[string]access.Namespace{
+		"job_progress": {Mode: access.Log},
+	}})
+	defer stop()
+	result, err := g.Publish(context.Background(), // XADD, where there is a Redis
+		gateway.Event{Channel: "job_progress:job_123", Data: []byte(`{"progress":0.5}`)},
+		gateway.Event{Channel: "job_progress:job_123", Data: []byte(`{"progress":1}`)},
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	response, err := http.Get("http://" + g.Addr().String() + "/api/stream?channel=job_progress:job_123&since=" + url.QueryEscape(result.IDs[0]))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer response.Body.Close()
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		if data, isData := strings.CutPrefix(lines.Text(), "data: "); isData && !strings.Contains(data, "connected") {
+			fmt.Println(data)
+			if strings.Contains(data, "replayed") {
+				break
+			}
+		}
+	}
+	// Output:
+	// {"progress":1}
+	// {"type":"replayed","channel":"job_progress:job_123","count":1}
 }
 
 func ExampleGateway_SendToUser() {

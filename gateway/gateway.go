@@ -45,6 +45,7 @@ type Gateway struct {
 	origins     auth.Origins
 	proxies     auth.Proxies
 	policy      *access.Policy
+	rules       *channelRules
 	broadcast   []proto.Channel
 	hasPersonal bool
 	admission   *admission
@@ -112,7 +113,7 @@ func (g *Gateway) setUpIdentity() (err error) {
 	}
 	g.policy, err = access.New(access.Options{
 		Namespaces: o.Namespaces, Personal: o.Personal, Broadcast: o.Broadcast,
-		Authenticated: o.authenticated(), Logger: o.Logger,
+		Authenticated: o.authenticated(), Demo: o.Demo, Logger: o.Logger,
 	})
 	if err != nil {
 		return err
@@ -123,6 +124,9 @@ func (g *Gateway) setUpIdentity() (err error) {
 			return fmt.Errorf("broadcast: %w", err)
 		}
 		g.broadcast = append(g.broadcast, channel)
+	}
+	if g.rules, err = newChannelRules(g.policy); err != nil {
+		return err
 	}
 	g.hasPersonal = len(g.policy.PersonalChannels("x")) > 0
 	if !o.authenticated() {
@@ -137,89 +141,14 @@ func (g *Gateway) setUpIdentity() (err error) {
 	return err
 }
 
-func (g *Gateway) setUpBroker() error {
-	if g.options.Redis == "" {
-		memory := broker.NewMemory(broker.MemoryOptions{})
-		g.broker = memory
-		g.source.Subscribe = func(sub broker.Subscription, _ names.Place) { memory.Subscribe(sub) }
-		g.source.Unsubscribe = memory.Unsubscribe
-		return nil
-	}
-	redis, err := broker.NewRedis(broker.RedisOptions{
-		URL: g.options.Redis, ChannelPrefix: g.options.ChannelPrefix, Names: &g.names, Logger: g.logger,
-	})
-	if err != nil {
-		return err // and no *Redis that is nil in an interface that is not
-	}
-	g.broker = redis
-	g.source = hub.Source{Subscribe: redis.SubscribeNamed, Unsubscribe: redis.Unsubscribe}
-	return nil
-}
-
-func (g *Gateway) setUpLoops() (err error) {
-	limits := g.options.Limits
-	g.hub, err = hub.New(hub.Options{
-		Loops: g.options.Loops, Epoch: g.epoch,
-		Source: g.source, Names: &g.names,
-		Events: hub.Events{
-			Subscribed: func(shard *hub.Shard, slot netio.Slot, channel proto.Channel) {
-				g.sessions[shard.Loop().Index()].subscribed(slot, channel)
-			},
-			Mail: func(shard *hub.Shard, item any) { g.sessions[shard.Loop().Index()].mail(item) },
-		},
-		KindOf:        g.kindOf,
-		MaxQueueBytes: limits.MaxQueueBytes, MaxEventBytes: limits.MaxEventBytes, MaxSubscriptions: limits.MaxSubscriptions,
-	})
-	if err != nil {
-		return err
-	}
-	for index := range g.options.Loops {
-		one := newSessions(g, g.hub.Shard(index))
-		loop, err := netio.NewLoop(netio.LoopOptions{Index: index}, one.events())
-		if err != nil {
-			return err
-		}
-		one.attach(loop)
-		g.sessions = append(g.sessions, one)
-		g.loops = append(g.loops, loop)
-		go loop.Run() // at once: should the next one fail, Close waits for this one to stop
-	}
-	g.publisher = newPublisher(g)
-	return g.broker.Start(broker.Callbacks{
-		Event:     g.event,
-		Confirmed: g.hub.Confirmed,
-		Lost:      g.hub.Lost,
-		Refused: func(subscription broker.Subscription, err error) {
-			g.reports.warn(g.logger, "redis refuses a subscription", "channel", subscription.Channel, "error", err)
-		},
-		Health: func(health broker.Health) { g.health.Store(&health) },
-	})
-}
-
-// kindOf says how the workers of a channel type publish.
-func (g *Gateway) kindOf(channelType string) broker.Kind {
-	if g.policy.Namespace(channelType).Sharded {
-		return broker.Sharded
-	}
-	return broker.Plain
-}
-
-// event takes what the broker received.
-func (g *Gateway) event(channel string, payload []byte, received time.Time) {
-	id, err := g.hub.Event(channel, payload, received)
-	switch {
-	case err != nil:
-		g.reports.warn(g.logger, "a published event was dropped", "error", err)
-	case id != "" && g.debugs():
-		g.logger.Debug("event", "channel", channel, "id", id)
-	}
-}
-
 // listen opens the listeners and makes their desks.
 func (g *Gateway) listen() (err error) {
 	o := &g.options
 	if g.listener, err = netio.Listen(o.Listen, o.ReusePort); err != nil {
 		return fmt.Errorf("listen: %w", err)
+	}
+	if err := g.listener.SetUserTimeout(userTimeout(o.Limits.ProgressTimeout)); err != nil {
+		return err
 	}
 	if g.desk, err = netio.NewDesk(g.deskOptions(false)); err != nil {
 		return err
@@ -232,6 +161,15 @@ func (g *Gateway) listen() (err error) {
 	}
 	g.adminDesk, err = netio.NewDesk(g.deskOptions(true))
 	return err
+}
+
+// userTimeout is for how long the kernel waits for a peer that acknowledges or takes nothing: a
+// little longer than we do, so that the reason is ours to name.
+func userTimeout(progress time.Duration) time.Duration {
+	if progress == NoLimit {
+		return 0
+	}
+	return progress + 5*time.Second
 }
 
 func (g *Gateway) deskOptions(admin bool) netio.DeskOptions {
@@ -353,5 +291,5 @@ func loopsDefault() int {
 	if cores > 3 {
 		cores--
 	}
-	return min(cores, 63)
+	return min(cores, 62)
 }

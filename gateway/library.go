@@ -8,24 +8,34 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
 
-// Notice is what a [Gateway.Subscribe] callback is told: an event, or, with Gap set, that events
-// of the channel may be missing.
+// Notice is what a [Gateway.Subscribe] callback is told: an event, the value of a state, an entry of
+// a log; or, with Gap set, that some of the channel's may be missing; or, with Deleted, that a state
+// has no value any more.
 type Notice struct {
 	Channel string
-	ID      string
-	Data    []byte // one JSON value; it must not be changed and may be kept
-	Gap     string // empty: an event. Else "slow" or "broker"
+	// ID is the event's id; empty for a state, a gap and a deletion.
+	ID string
+	// Data is one JSON value, nil for a gap and a deletion; in a namespace with batch the message
+	// {"type":"batch","channel":C,"events":[..]}. It must not be changed and may be kept.
+	Data []byte
+	// Gap is why something may be missing, in the words of the gap message: slow, broker, trimmed
+	// or rewound.
+	Gap     string
+	Deleted bool
 }
 
-// Publish publishes events, all or none, as POST /api/publish does: on Redis if there is one.
-// While Redis is away they reach the streams of this process only, and the result says so. It
-// waits for Redis, at most 5 s or until ctx is done. Errors say which event was wrong; [ErrClosed]
-// says that the gateway has ended.
+// Publish publishes events, all or none, as POST /api/publish does: on Redis if there is one, by
+// PUBLISH, XADD or SET as the mode of each one's namespace asks. While Redis is away events reach
+// the streams of this process only, and the result says so; with a log or a state among them
+// nothing is published, and the error is a [broker.ErrUnavailable]. It waits for Redis, at most 5 s
+// or until ctx is done. Other errors say which event was wrong, or what Redis refuses
+// ([broker.ErrRefused]); [ErrClosed] says that the gateway has ended.
 func (g *Gateway) Publish(ctx context.Context, events ...Event) (PublishResult, error) {
 	for i, event := range events {
 		channel, err := proto.ParseChannel(event.Channel)
@@ -43,9 +53,10 @@ func (g *Gateway) Publish(ctx context.Context, events ...Event) (PublishResult, 
 }
 
 // Subscribe calls call for every event on channel ("type:id", "type:id:user", or "type:*" where
-// its namespace allows that) from soon after it returns until unsubscribe. All callbacks run one
-// after the other on one goroutine; one that is too slow makes all miss events, and be told of a
-// gap. unsubscribe does not wait for a call that is under way.
+// its namespace allows that) from soon after it returns until unsubscribe: of a state its value, if
+// it has one, and each newest one after that; of a log what is added from then on. All callbacks
+// run one after the other on one goroutine; one that is too slow makes all miss events, and be told
+// of a gap. unsubscribe does not wait for a call that is under way.
 func (g *Gateway) Subscribe(channel string, call func(Notice)) (unsubscribe func(), err error) {
 	parsed, err := proto.ParseChannel(channel)
 	if err != nil {
@@ -57,7 +68,22 @@ func (g *Gateway) Subscribe(channel string, call func(Notice)) (unsubscribe func
 	if g.lifetime.Err() != nil {
 		return nil, ErrClosed
 	}
-	return g.hub.Listen(parsed, func(n hub.Notice) { call(Notice(n)) }), nil
+	return g.hub.Listen(parsed, g.noticing(parsed, call)), nil
+}
+
+// noticing hands on what the hub tells of a channel.
+func (g *Gateway) noticing(channel proto.Channel, call func(Notice)) func(hub.Notice) {
+	var deleted []byte // how the hub spells the end of a value
+	if g.rules.of(channel.Type()).Kind == broker.State {
+		deleted = proto.AppendDeleted(nil, channel.Name())
+	}
+	return func(n hub.Notice) {
+		notice := Notice{Channel: n.Channel, ID: n.ID, Data: n.Data, Gap: n.Gap}
+		if deleted != nil && bytes.Equal(n.Data, deleted) {
+			notice.Data, notice.Deleted = nil, true
+		}
+		call(notice)
+	}
 }
 
 // SendToUser publishes data on the user's channel of the first personal type, which every stream

@@ -164,7 +164,11 @@ func (n *notices) texts() []string {
 	defer n.mutex.Unlock()
 	var texts []string
 	for _, notice := range n.all {
-		texts = append(texts, notice.Channel+" "+notice.Gap+string(notice.Data))
+		text := notice.Channel + " " + notice.Gap + string(notice.Data)
+		if notice.Deleted {
+			text += "deleted"
+		}
+		texts = append(texts, text)
 	}
 	return texts
 }
@@ -326,15 +330,67 @@ func TestOwnHandler(t *testing.T) {
 	}
 }
 
-// TestDemo: the demonstration publishes what it measures.
+// TestDemo: the demonstration shows every mode.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	h := serve(t, gateway.Options{Demo: true})
 	onEvery(t, everyWire, func(t *testing.T, w wire) {
-		s := h.open(t, w, visit{channels: []string{"system:millrace"}})
-		got := s.said(t)
-		if got.kind != heardEvent || got.field("type") != "measurement" || got.field("streams") == "" || got.field("timestamp") == "" {
-			t.Errorf("heard %v", got)
+		for channel, typ := range map[string]string{
+			"system:millrace": "measurement", "job_progress:job_123": "job_progress", "campaign_metrics:camp_456": "campaign_metrics",
+		} {
+			s := h.open(t, w, visit{channels: []string{channel}})
+			got := s.said(t)
+			if got.kind != heardEvent || got.field("type") != typ || got.field("timestamp") == "" {
+				t.Errorf("heard %v on %s", got, channel)
+			}
+			s.conn.Close()
 		}
+		s := h.resume(t, w, "job_progress:job_123", "0")
+		s.until(t, "a replay of the job", func(h heard) bool { return h.name == "replayed" && h.field("count") != "0" })
+	})
+}
+
+// TestSubscribeInModes: what a program is told of a state and of a log.
+func TestSubscribeInModes(t *testing.T) {
+	t.Parallel()
+	onEachBroker(t, gateway.Options{}, func(t *testing.T, writer writer) {
+		h := writer.house
+		writer.set(t, "state:1", "1")
+		writer.add(t, "log:1", `"before"`)
+		var state, late, log notices
+		listen := func(n *notices, channel string) {
+			t.Helper()
+			cancel, err := h.Subscribe(channel, n.take)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(cancel)
+		}
+		tells := func(n *notices, want ...string) {
+			t.Helper()
+			within(t, patience, fmt.Sprintf("%v", want), func() bool { return slices.Equal(n.texts(), want) })
+		}
+		listen(&state, "state:1")
+		tells(&state, "state:1 1")
+		listen(&late, "state:1")
+		tells(&late, "state:1 1")
+		writer.set(t, "state:1", `{"type":"deleted"}`)
+		tells(&state, "state:1 1", `state:1 {"type":"deleted"}`)
+		listen(&log, "log:1")
+		within(t, patience, "it listens", func() bool {
+			h.publish(t, "log:1", `"fence"`)
+			return slices.Contains(log.texts(), `log:1 "fence"`)
+		})
+		writer.add(t, "log:1", `"after"`)
+		within(t, patience, "the entry", func() bool { return slices.Contains(log.texts(), `log:1 "after"`) })
+		if slices.Contains(log.texts(), `log:1 "before"`) {
+			t.Error("a listener of a log is told of the past")
+		}
+		if writer.redis == nil {
+			return
+		}
+		writer.redis.CLI(t, "DEL", "state:1", "log:1")
+		tells(&state, "state:1 1", `state:1 {"type":"deleted"}`, "state:1 deleted")
+		within(t, patience, "the gap", func() bool { return slices.Contains(log.texts(), "log:1 trimmed") })
 	})
 }

@@ -56,20 +56,34 @@ func (e *exposition) streams(s *snapshot) {
 }
 
 // formNames are the wire forms as metrics spell them.
-var formNames = [proto.FormCount]string{"sse", "sse_plain", "text", "envelope"}
+var formNames = [proto.FormCount]string{"sse", "sse_plain", "text", "envelope", "sse_without_id", "sse_plain_without_id"}
 
 func (e *exposition) events(s *snapshot) {
 	e.counter("millrace_events_total", s.hub.Events)
 	for reason := range hub.DropReasonCount {
 		e.counter("millrace_events_dropped_total", s.hub.Dropped[reason], "reason", reason.String())
 	}
+	e.counter("millrace_events_throttled_total", s.hub.Throttled)
 	for form, name := range formNames {
 		e.counter("millrace_deliveries_total", s.shards.Delivered[form], "form", name)
 	}
-	e.counter("millrace_deliveries_skipped_total", s.shards.Skipped)
+	e.counter("millrace_deliveries_dropped_total", s.shards.Dropped)
+	e.counter("millrace_deliveries_conflated_total", s.shards.Conflated)
+	e.counter("millrace_deliveries_caught_up_total", s.shards.CaughtUp)
+	e.counter("millrace_deliveries_replayed_total", s.shards.Replayed)
+	e.gauge("millrace_streams_behind", s.shards.Behind)
+	e.gauge("millrace_replay_events", s.hub.ReplayEvents)
+	e.gauge("millrace_replay_bytes", s.hub.ReplayBytes)
+	e.counter("millrace_log_reads_total", s.hub.LogReads)
+	e.counter("millrace_log_read_errors_total", s.hub.LogReadErrors)
 	for reason := range proto.GapReasonCount {
 		e.counter("millrace_gaps_total", s.shards.Gaps[reason], "reason", reason.String())
 	}
+	e.broker(s)
+}
+
+// broker writes what Redis, or the memory in its place, did.
+func (e *exposition) broker(s *snapshot) {
 	delivering := 0
 	if s.health.Delivering {
 		delivering = 1
@@ -82,6 +96,14 @@ func (e *exposition) events(s *snapshot) {
 	e.counter("millrace_broker_publish_errors_total", s.broker.PublishErrors)
 	e.counter("millrace_broker_reconnects_total", s.broker.Reconnects)
 	e.counter("millrace_broker_losses_total", s.broker.Losses)
+	e.counter("millrace_broker_reads_total", s.broker.Reads)
+	e.counter("millrace_broker_invalidations_total", s.broker.Invalidations)
+	e.counter("millrace_broker_sweep_found_total", s.broker.SweepFound)
+	e.counter("millrace_broker_holes_total", s.broker.Holes)
+	e.counter("millrace_broker_wrong_types_total", s.broker.WrongTypes)
+	e.counter("millrace_broker_values_too_large_total", s.broker.TooLarge)
+	e.gauge("millrace_broker_tracked_keys", s.broker.Tracked)
+	e.gauge("millrace_broker_horizon_milliseconds", int(s.broker.Horizon))
 }
 
 func (e *exposition) loops(loops []netio.Stats) {

@@ -55,7 +55,9 @@ type Options struct {
 
 	// Loops is the number of event loops; 0 takes all cores up to 3, one fewer from 4 on.
 	Loops int
-	// Demo publishes the process's own measurements, for a page with live data.
+	// Demo runs example workers, for a page with live data: the process's own measurements on
+	// system:millrace, a job on job_progress:job_123, a campaign on campaign_metrics:camp_456. Where
+	// Namespaces is nil, job_progress then has mode log and campaign_metrics mode state.
 	Demo bool
 	// Logger takes the gateway's log lines. Nil: slog.Default().
 	Logger *slog.Logger
@@ -90,6 +92,9 @@ type Limits struct {
 	MaxMessageBytes          int           // WebSocket message of a client. Default 64 KiB
 	MaxEventBytes            int           // one published event. Default 1 MiB
 	MaxQueueBytes            int           // unsent bytes of one stream. Default 1 MiB, at least 256 KiB
+	MaxQueueAge              time.Duration // of what a stream has unsent, before it counts as slow. Default 30 s
+	ProgressTimeout          time.Duration // a stream whose socket took nothing for so long while something waits is closed. Default 60 s
+	MaxReplayBytes           int           // events kept for clients that come back, all channels together. Default 64 MiB
 	MaxStreamAge             time.Duration // jittered. Default off
 	CommandsPerSecond        int           // WebSocket commands of one stream, bursts of 4 times that. Default 50
 	AcceptRate               int           // new connections a second of the listener. Default off
@@ -121,8 +126,8 @@ func (o Options) completed() (Options, error) {
 	switch {
 	case o.Loops == 0:
 		o.Loops = loopsDefault()
-	case o.Loops < 0 || o.Loops > 63:
-		return o, fmt.Errorf("loops: %d is not in 1..63 (0 takes the default)", o.Loops)
+	case o.Loops < 0 || o.Loops > 62:
+		return o, fmt.Errorf("loops: %d is not in 1..62 (0 takes the default)", o.Loops)
 	}
 	host, _, err := net.SplitHostPort(o.Listen)
 	if err != nil {
@@ -163,6 +168,7 @@ func (l *Limits) complete() error {
 		{"max-message-bytes", &l.MaxMessageBytes, 64 << 10},
 		{"max-event-bytes", &l.MaxEventBytes, 1 << 20},
 		{"max-queue-bytes", &l.MaxQueueBytes, 1 << 20},
+		{"max-replay-bytes", &l.MaxReplayBytes, 64 << 20},
 		{"commands-per-second", &l.CommandsPerSecond, 50},
 		{"accept-rate", &l.AcceptRate, NoLimit},
 	} {
@@ -182,11 +188,30 @@ func (l *Limits) complete() error {
 	if l.MaxMessageBytes == NoLimit || l.MaxHeaderBytes == NoLimit {
 		return fmt.Errorf("max-message-bytes and max-header-bytes bound what a stranger makes the gateway keep: they cannot be switched off")
 	}
-	if l.HandshakeTimeout == 0 {
-		l.HandshakeTimeout = 10 * time.Second
-	}
-	if l.DrainTimeout == 0 {
-		l.DrainTimeout = 20 * time.Second
+	return l.completeTimes()
+}
+
+// completeTimes is complete for the spans of time.
+func (l *Limits) completeTimes() error {
+	for _, limit := range []struct {
+		name     string
+		value    *time.Duration
+		fallback time.Duration
+		least    time.Duration
+	}{
+		{"max-queue-age", &l.MaxQueueAge, 30 * time.Second, time.Second},
+		{"progress-timeout", &l.ProgressTimeout, 60 * time.Second, time.Second},
+		{"max-stream-age", &l.MaxStreamAge, NoLimit, 0},
+		{"handshake-timeout", &l.HandshakeTimeout, 10 * time.Second, 0},
+		{"drain-timeout", &l.DrainTimeout, 20 * time.Second, 0},
+	} {
+		switch {
+		case *limit.value == 0:
+			*limit.value = limit.fallback
+		case *limit.value == NoLimit:
+		case *limit.value < limit.least || *limit.value < 0:
+			return fmt.Errorf("%s: %v is under %v", limit.name, *limit.value, limit.least)
+		}
 	}
 	return nil
 }

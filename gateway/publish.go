@@ -31,11 +31,12 @@ type Event struct {
 
 // PublishResult says what became of published events.
 type PublishResult struct {
-	// IDs holds one entry an event: the id under which it can be resumed, or "" where it is only
-	// known when the event comes back from Redis (mode events).
+	// IDs holds one entry an event: of a log the id of its entry, which a client can go on from; ""
+	// for a state, which needs none, and for events, whose ids are only known when they come back
+	// from Redis.
 	IDs []string
 	// Distributed is false if Redis could not be reached and the events went to the streams of
-	// this process only.
+	// this process only. Logs and states are never published so: that is an error.
 	Distributed bool
 }
 
@@ -79,14 +80,24 @@ func (g *Gateway) servePublish(w http.ResponseWriter, r *http.Request) {
 	}
 	result, err := g.publish(r.Context(), events)
 	switch {
-	case errors.Is(err, broker.ErrUnavailable):
-		g.answer(w, r, refuse(refuseBroker, "the events could not be published; nothing was; try again"))
 	case err != nil:
-		g.answer(w, r, refusalOf(err))
+		g.answer(w, r, publishRefusal(err))
 	default:
 		answerJSON(w, http.StatusOK, map[string]any{
 			"published": len(events), "ids": idsOrNull(result.IDs), "distributed": result.Distributed,
 		})
+	}
+}
+
+// publishRefusal words why judged events were not published.
+func publishRefusal(err error) *refusal {
+	switch {
+	case errors.Is(err, broker.ErrUnavailable):
+		return refuse(refuseBroker, "Redis is away, or did not answer in time; nothing is known to be published; try again")
+	case errors.Is(err, broker.ErrRefused):
+		return refuse(refuseBroker, err.Error())
+	default:
+		return refusalOf(err)
 	}
 }
 
@@ -184,17 +195,19 @@ func (g *Gateway) judge(channel proto.Channel, data []byte) *refusal {
 	return nil
 }
 
-// publish hands judged events to the broker, all or none. While Redis is away they reach the
-// streams of this process at least.
+// publish hands judged events to the broker, all or none, each as its namespace's mode says. While
+// Redis is away events reach the streams of this process at least; but where one of them belongs
+// to a log or a state, which live in Redis, none does.
 func (g *Gateway) publish(ctx context.Context, events []Event) (PublishResult, error) {
 	if g.lifetime.Err() != nil {
 		return PublishResult{}, ErrClosed
 	}
-	messages := make([]broker.Message, len(events))
-	for i, event := range events {
-		typ := channelType(event.Channel)
-		messages[i] = broker.Message{Channel: event.Channel, Payload: event.Data, Kind: g.kindOf(typ)}
-		if g.policy.Namespace(typ).LocalFirst {
+	messages, keyed := g.messagesOf(events)
+	if !keyed {
+		for _, event := range events {
+			if !g.policy.Namespace(channelType(event.Channel)).LocalFirst {
+				continue
+			}
 			if err := g.hub.EventLocalFirst(event.Channel, event.Data); err != nil {
 				return PublishResult{}, err
 			}
@@ -202,15 +215,13 @@ func (g *Gateway) publish(ctx context.Context, events []Event) (PublishResult, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	result := PublishResult{IDs: make([]string, len(events)), Distributed: true}
-	err := g.broker.Publish(ctx, messages)
-	if err == nil {
-		return result, nil
-	}
-	if !errors.Is(err, broker.ErrUnavailable) {
+	positions, err := g.broker.Publish(ctx, messages)
+	switch {
+	case err == nil:
+		return PublishResult{IDs: g.idsOf(messages, positions), Distributed: true}, nil
+	case keyed || !errors.Is(err, broker.ErrUnavailable):
 		return PublishResult{}, err
 	}
-	result.Distributed = false
 	for _, event := range events {
 		if g.policy.Namespace(channelType(event.Channel)).LocalFirst {
 			continue // was delivered already
@@ -220,7 +231,38 @@ func (g *Gateway) publish(ctx context.Context, events []Event) (PublishResult, e
 			return PublishResult{}, err
 		}
 	}
-	return result, nil
+	return PublishResult{IDs: make([]string, len(events))}, nil
+}
+
+// messagesOf says how each event is published; keyed, that one of them is written to a key.
+func (g *Gateway) messagesOf(events []Event) (messages []broker.Message, keyed bool) {
+	messages = make([]broker.Message, len(events))
+	for i, event := range events {
+		typ := channelType(event.Channel)
+		message := broker.Message{Channel: event.Channel, Payload: event.Data, Kind: g.rules.of(typ).Kind}
+		if message.Kind == broker.Log {
+			message.MaxLen = *g.policy.Namespace(typ).MaxLen
+		}
+		keyed = keyed || isKeyed(message.Kind)
+		messages[i] = message
+	}
+	return messages, keyed
+}
+
+// idsOf gives the ids of the entries that were added to logs, which a client can go on from; what
+// else was published has none yet.
+func (g *Gateway) idsOf(messages []broker.Message, positions []broker.Position) []string {
+	ids := make([]string, len(messages))
+	if positions == nil {
+		return ids
+	}
+	horizon := g.broker.Stats().Horizon
+	for i := range messages {
+		if messages[i].Kind == broker.Log {
+			ids[i] = string(proto.AppendLogID(nil, messages[i].Channel, positions[i].Milliseconds, positions[i].Sequence, horizon))
+		}
+	}
+	return ids
 }
 
 func channelType(channel string) string {

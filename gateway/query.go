@@ -11,8 +11,8 @@ import (
 // streamQuery is what a request for a stream says in its query, read in one pass and without a
 // map: a handshake is short, and what it allocates is most of what our share of it costs.
 type streamQuery struct {
-	channels []proto.Channel // each once, in the order of the query
-	after    []string        // lastEventId and since
+	channels            []proto.Channel // each once, in the order of the query
+	lastEventIDs, since []string        // positions to go on from
 }
 
 // readQuery reads the query. Escapes must be whole; a semicolon separates nothing.
@@ -37,8 +37,10 @@ func (g *Gateway) readQuery(r *http.Request) (q streamQuery, err error) {
 			if q.add(channel); limit > 0 && len(q.channels) > limit {
 				return q, refuse(refuseBadRequest, "the request names more channels than max-subscriptions allows")
 			}
-		case "lastEventId", "since":
-			q.after = append(q.after, value)
+		case "lastEventId":
+			q.lastEventIDs = append(q.lastEventIDs, value)
+		case "since":
+			q.since = append(q.since, value)
 		}
 	}
 	return q, nil

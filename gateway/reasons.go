@@ -21,13 +21,14 @@ const (
 	endStreamAge                                       // max-stream-age
 	endDrained                                         // 1012: the gateway goes
 	endComplete                                        // the program said that the stream is complete
+	endDisconnected                                    // 1008: an operator said so
 	endCount
 )
 
 var endNames = [endCount - netio.FirstOwnReason]string{
 	"client_closed", "unauthorized", "access_denied", "token_expired", "protocol_error", "bad_text",
 	"bad_data", "message_too_big", "unfinished_message", "silent", "slow", "flood",
-	"broker_unavailable", "stream_age", "drained", "complete",
+	"broker_unavailable", "stream_age", "drained", "complete", "disconnected",
 }
 
 // endName is the reason as metrics and logs spell it.

@@ -29,16 +29,19 @@ func (g *Gateway) routes() map[string]route {
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	page := web.Handler().ServeHTTP
 	return map[string]route{
-		"/ws":                 {methods: get, serve: g.serveWebSocket, parks: true},
-		"/api/stream":         {methods: get, serve: g.serveStream, parks: true},
-		"/api/publish":        {methods: post, serve: g.servePublish},
-		"/api/realtime/stats": {methods: get, serve: g.serveStats},
-		"/healthz":            {methods: get, serve: g.serveHealth},
-		"/readyz":             {methods: get, serve: g.serveReady},
-		"/metrics":            {methods: get, serve: g.serveMetrics, admin: true},
-		"/debug/pprof/":       {methods: append(get, http.MethodPost), serve: servePprof, admin: true, prefix: true},
-		"/":                   {methods: get, serve: page},
-		web.Prefix:            {methods: get, serve: page, prefix: true},
+		"/ws":                    {methods: get, serve: g.serveWebSocket, parks: true},
+		"/api/stream":            {methods: get, serve: g.serveStream, parks: true},
+		"/api/publish":           {methods: post, serve: g.servePublish},
+		"/api/realtime/stats":    {methods: get, serve: g.serveStats},
+		"/healthz":               {methods: get, serve: g.serveHealth},
+		"/readyz":                {methods: get, serve: g.serveReady},
+		"/metrics":               {methods: get, serve: g.serveMetrics, admin: true},
+		"/api/admin/explain":     {methods: get, serve: g.serveExplain, admin: true},
+		"/api/admin/disconnect":  {methods: post, serve: g.serveDisconnect, admin: true},
+		"/api/admin/unsubscribe": {methods: post, serve: g.serveUnsubscribe, admin: true},
+		"/debug/pprof/":          {methods: append(get, http.MethodPost), serve: servePprof, admin: true, prefix: true},
+		"/":                      {methods: get, serve: page},
+		web.Prefix:               {methods: get, serve: page, prefix: true},
 	}
 }
 

@@ -39,8 +39,7 @@ type guest struct {
 	who       *auth.Identity
 	ticket    ticket
 	channels  []proto.Channel
-	// lastEventIDs are positions that the client would go on from.
-	lastEventIDs []position
+	from      []hub.From // of each channel, where it goes on; nil: all live only
 	// refused, where set, ends a WebSocket right after its handshake.
 	refused string
 }
@@ -61,7 +60,7 @@ const (
 type session struct {
 	flags   sessionFlags
 	_       uint8
-	waiting uint16 // subscriptions to be confirmed before connected
+	waiting uint16 // until connected was sent: subscriptions to be confirmed before it; then the minute in which it was sent
 	person  uint32 // index in sessions.people; 0: nobody in particular
 	heard   netio.Tick
 	pinged  netio.Tick // until connected was sent: when the session began
@@ -159,13 +158,14 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 		s.leave(slot)
 		return
 	}
-	for _, channel := range g.channels {
-		if s.shard.Subscribe(slot, channel) == hub.Asked {
+	for i, channel := range g.channels {
+		var from hub.From
+		if g.from != nil {
+			from = g.from[i]
+		}
+		if s.shard.Subscribe(slot, channel, from) == hub.Asked {
 			one.waiting++
 		}
-	}
-	if !g.websocket {
-		s.noteUnknownPositions(slot, g.lastEventIDs)
 	}
 	if one.waiting == 0 {
 		s.greet(slot, one)
@@ -176,6 +176,7 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 // greet tells the client that it is connected: from here on nothing on its channels is missed.
 func (s *sessions) greet(slot netio.Slot, one *session) {
 	one.flags |= sessionGreeted
+	one.waiting = s.minute()
 	var channels []proto.Channel
 	s.shard.Channels(slot, func(channel proto.Channel, confirmed bool) bool {
 		if confirmed {
@@ -186,7 +187,13 @@ func (s *sessions) greet(slot netio.Slot, one *session) {
 	user := s.user(one)
 	s.debug(slot, "stream connected", "user", user, "channels", len(channels))
 	s.say(slot, "connected", proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels))
+	for _, channel := range channels {
+		s.shard.Begin(slot, channel)
+	}
 }
+
+// minute is the loop's time in whole minutes; it begins anew after 45 days.
+func (s *sessions) minute() uint16 { return uint16(s.loop.Tick() / ticks(time.Minute)) }
 
 // greetIfNothingWaits greets a client that no longer wants the channels that it was waiting for.
 func (s *sessions) greetIfNothingWaits(slot netio.Slot, one *session) {
@@ -195,7 +202,8 @@ func (s *sessions) greetIfNothingWaits(slot netio.Slot, one *session) {
 	}
 	one.waiting = 0
 	s.shard.Channels(slot, func(channel proto.Channel, confirmed bool) bool {
-		if !confirmed && s.gateway.isUnasked(channel, s.who(one)) {
+		// An event stream waits for all its channels, a WebSocket for those it did not ask for.
+		if !confirmed && (one.flags&sessionWebSocket == 0 || s.gateway.isUnasked(channel, s.who(one))) {
 			one.waiting++
 		}
 		return true
@@ -211,6 +219,7 @@ func (s *sessions) subscribed(slot netio.Slot, channel proto.Channel) {
 	s.debug(slot, "subscribed", "channel", channel.Name())
 	s.answerAsk(slot, channel)
 	if one.flags&sessionGreeted != 0 {
+		s.shard.Begin(slot, channel)
 		return
 	}
 	if one.flags&sessionWebSocket != 0 && !s.gateway.isUnasked(channel, s.who(one)) {
@@ -237,7 +246,7 @@ func (s *sessions) say(slot netio.Slot, name string, json []byte) {
 
 func (s *sessions) send(slot netio.Slot, bytes []byte) {
 	f := s.loop.NewFrame(bytes, 0)
-	if !s.loop.Offer(slot, f, netio.Express, s.gateway.options.Limits.MaxQueueBytes) {
+	if !s.loop.Offer(slot, f, netio.Express, netio.Budget{Bytes: s.gateway.options.Limits.MaxQueueBytes}) {
 		s.loop.Close(slot, endSlow)
 	}
 	s.loop.Release(f)

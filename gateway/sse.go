@@ -2,8 +2,11 @@ package gateway
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
@@ -27,8 +30,8 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, refusalOf(err))
 		return
 	}
-	positions, ended := lastEventIDs(r, query)
-	if ended {
+	after := positionsOf(r, query)
+	if isEnded(after) {
 		g.origins.CORS(w.Header(), r)
 		w.WriteHeader(http.StatusNoContent) // the stream is complete: an EventSource stops for good
 		return
@@ -37,7 +40,7 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, refusalOf(err))
 		return
 	}
-	if err := g.mayResume(r, who, positions); err != nil {
+	if err := g.mayResume(r, who, after); err != nil {
 		g.answer(w, r, refusalOf(err))
 		return
 	}
@@ -64,7 +67,7 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 	head = proto.AppendSSERetry(head, form, g.retryWait())
 	g.park(w, r, &guest{
 		form: form, head: head, who: who, ticket: place,
-		channels: query.channels, lastEventIDs: positions,
+		channels: query.channels, from: g.fromEach(query.channels, after),
 	})
 }
 
@@ -93,61 +96,74 @@ func (g *Gateway) requestedChannels(r *http.Request, query *streamQuery, who *au
 	return nil
 }
 
-// position is where a client says that it was.
-type position struct {
-	channel proto.Channel // zero: the text is no id
-	text    string
-}
-
-// lastEventIDs reads where the client would go on from. ended says that the stream it names is
-// complete. A text that is no id is a position that nobody knows: it is kept, for the gap.
-func lastEventIDs(r *http.Request, query streamQuery) (positions []position, ended bool) {
-	for _, text := range append(query.after, r.Header["Last-Event-Id"]...) {
-		if text == "" {
-			continue
-		}
-		id, err := proto.ParseID(text)
-		switch {
-		case err != nil:
-			positions = append(positions, position{})
-		case id.Kind == proto.IDEnd:
-			return nil, true
-		default:
-			positions = append(positions, position{channel: id.Channel, text: text})
+// positionsOf gives the ids behind which the client would go on. What EventSource sends by itself
+// when it comes back is newer than what stands in the address that it was made with; since is for
+// who comes for the first time.
+func positionsOf(r *http.Request, query streamQuery) []string {
+	for _, texts := range [...][]string{r.Header["Last-Event-Id"], query.lastEventIDs, query.since} {
+		given := slices.DeleteFunc(slices.Clone(texts), func(text string) bool { return text == "" })
+		if len(given) > 0 {
+			return given
 		}
 	}
-	return positions, false
+	return nil
 }
 
-// mayResume checks that the channels in positions are ones that may be heard.
-func (g *Gateway) mayResume(r *http.Request, who *auth.Identity, positions []position) error {
-	for _, one := range positions {
-		if one.channel.IsZero() {
-			continue
+// isEnded reports whether one of the ids is that of a finished stream.
+func isEnded(after []string) bool {
+	return slices.ContainsFunc(after, func(text string) bool {
+		id, err := proto.ParseID(text)
+		return err == nil && id.Kind == proto.IDEnd
+	})
+}
+
+// mayResume checks that the channels that the ids name are ones that may be heard.
+func (g *Gateway) mayResume(r *http.Request, who *auth.Identity, after []string) error {
+	for _, text := range after {
+		id, err := proto.ParseID(text)
+		if err != nil {
+			continue // 0, or a position that nobody knows
 		}
-		if err := g.maySubscribe(r.Context(), who, one.channel); err != nil {
+		if err := g.maySubscribe(r.Context(), who, id.Channel); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// noteUnknownPositions tells a client that would go on from somewhere that events may be missing
-// since then, on every channel of its.
-func (s *sessions) noteUnknownPositions(slot netio.Slot, positions []position) {
-	if len(positions) == 0 {
-		return
+// fromEach says where each channel goes on: behind the id that names it, else behind the last one
+// given, since an id stands for the whole connection. Nil: nowhere.
+func (g *Gateway) fromEach(channels []proto.Channel, after []string) []hub.From {
+	if len(after) == 0 {
+		return nil
 	}
-	s.shard.Channels(slot, func(channel proto.Channel, _ bool) bool {
-		after := ""
-		for _, one := range positions {
-			if one.channel == channel {
-				after = one.text
+	from := make([]hub.From, len(channels))
+	for i, channel := range channels {
+		text := after[len(after)-1]
+		for _, one := range after {
+			if isIDOf(one, channel) {
+				text = one
 			}
 		}
-		s.say(slot, "gap", proto.AppendGap(nil, channel.Name(), after, proto.GapUnknownPosition))
-		return true
-	})
+		from[i] = g.from(channel, text)
+	}
+	return from
+}
+
+// from says where a channel goes on behind an id. A gap on the channel repeats the id only if it
+// is the channel's own.
+func (g *Gateway) from(channel proto.Channel, text string) hub.From {
+	from := g.hub.From(channel, text)
+	if !isIDOf(text, channel) {
+		from.Text = ""
+	}
+	return from
+}
+
+// isIDOf reports whether a text begins as an id of channel does.
+func isIDOf(text string, channel proto.Channel) bool {
+	rest, found := strings.CutPrefix(text, channel.Name())
+	return found && strings.HasPrefix(rest, "/")
 }
 
 // endSSE says why and ends the stream in order.

@@ -290,7 +290,7 @@ func TestSince(t *testing.T) {
 	t.Parallel()
 	h := serve(t, gateway.Options{})
 	onEvery(t, sseWires, func(t *testing.T, w wire) {
-		s := h.knock(t, w, visit{channels: []string{"a:1"}, query: "since=0"})
+		s := h.knock(t, w, visit{channels: []string{"a:1"}, query: "since=a:9/zzzzzzzz.5"})
 		s.wantOpen(t)
 		gap := s.until(t, "the gap", func(h heard) bool { return h.name == "gap" })
 		if gap.field("channel") != "a:1" || gap.field("reason") != "unknown_position" || gap.field("after") != "" {

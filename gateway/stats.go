@@ -39,6 +39,15 @@ type BrokerStats struct {
 	PublishErrors uint64 `json:"publishErrors"`
 	Reconnects    uint64 `json:"reconnects"`
 	Losses        uint64 `json:"losses"`
+
+	// Of logs and states.
+	Reads         uint64 `json:"reads"`         // of keys
+	Invalidations uint64 `json:"invalidations"` // changes that Redis told of
+	SweepFound    uint64 `json:"sweepFound"`    // changes that Redis did not tell of; should be 0
+	Holes         uint64 `json:"holes"`         // times that a log may have lost entries
+	WrongTypes    uint64 `json:"wrongTypes"`    // reads that found a key of another type
+	Tracked       int    `json:"tracked"`       // keys whose changes Redis now tells
+	Horizon       uint64 `json:"horizon"`       // Redis time in ms up to which every log was read; 0: not known
 }
 
 // LoopStats says what one loop did.
@@ -51,14 +60,27 @@ type LoopStats struct {
 	QueuedBytes  int64  `json:"queuedBytes"`
 }
 
-// DeliveryStats says how deliveries go. Times are from the broker's socket to the client's.
+// DeliveryStats says how deliveries go. Times are from the broker's socket to the client's. What
+// becomes of an event for a client that is too slow is one of dropped, conflated and caughtUp.
 type DeliveryStats struct {
 	P50Ms      float64 `json:"p50Ms"`
 	P99Ms      float64 `json:"p99Ms"`
 	Deliveries uint64  `json:"deliveries"`
 	Gaps       uint64  `json:"gaps"`      // told to clients
-	Conflated  uint64  `json:"conflated"` // always 0 in mode events
-	Dropped    uint64  `json:"dropped"`   // events not queued for a client that was too slow
+	Dropped    uint64  `json:"dropped"`   // events that a slow client does not get; a gap tells it so
+	Conflated  uint64  `json:"conflated"` // events and values that a newer one replaced for a slow client
+	CaughtUp   uint64  `json:"caughtUp"`  // entries read again from a log, for one that was slow or came back
+	Replayed   uint64  `json:"replayed"`  // events from memory, for one that came back
+	Throttled  uint64  `json:"throttled"` // events that a newer one of their channel replaced for everybody
+	Behind     int     `json:"behind"`    // streams that are behind on a channel now
+	// Closed counts streams that were ended because their client did not read.
+	Closed uint64 `json:"closed"`
+}
+
+// ReplayStats says what is kept in memory for clients that come back.
+type ReplayStats struct {
+	Events int `json:"events"`
+	Bytes  int `json:"bytes"`
 }
 
 // MemoryStats is what the Go runtime says.
@@ -78,6 +100,7 @@ type Stats struct {
 	Broker        BrokerStats   `json:"broker"`
 	Loops         []LoopStats   `json:"loops"`
 	Delivery      DeliveryStats `json:"delivery"`
+	Replay        ReplayStats   `json:"replay"`
 	Memory        MemoryStats   `json:"memory"`
 }
 
@@ -154,31 +177,22 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 	stats := Stats{
 		Status:        "healthy",
 		UptimeSeconds: int64(time.Since(g.started).Seconds()),
-		SSE: WireStats{
-			TotalConnections: s.sessions.sse,
-			TotalEvents:      s.shards.Delivered[proto.FormSSE] + s.shards.Delivered[proto.FormSSEPlain],
-		},
-		WebSocket: WireStats{
-			TotalConnections: s.sessions.websocket,
-			TotalEvents:      s.shards.Delivered[proto.FormText] + s.shards.Delivered[proto.FormEnvelope],
-		},
+		SSE:           WireStats{TotalConnections: s.sessions.sse},
+		WebSocket:     WireStats{TotalConnections: s.sessions.websocket},
 		Channels: ChannelStats{
 			IsConnected: s.health.Delivering, ActiveChannels: s.hub.Channels, TotalSubscriptions: s.shards.Subscriptions,
 		},
-		Broker: BrokerStats{
-			Kind: g.brokerName(), Delivering: s.health.Delivering, Reason: s.health.Reason, Nodes: s.health.Nodes,
-			Events: s.broker.Events, Published: s.broker.Published, PublishErrors: s.broker.PublishErrors,
-			Reconnects: s.broker.Reconnects, Losses: s.broker.Losses,
-		},
-		Delivery: DeliveryStats{
-			P50Ms:      float64(s.delivery.ValueAtQuantile(50)) / 1000,
-			P99Ms:      float64(s.delivery.ValueAtQuantile(99)) / 1000,
-			Deliveries: uint64(s.delivery.TotalCount()), Dropped: s.shards.Skipped,
-		},
-		Memory: s.memory,
+		Broker:   s.brokerStats(g.brokerName()),
+		Delivery: s.deliveryStats(),
+		Replay:   ReplayStats{Events: s.hub.ReplayEvents, Bytes: s.hub.ReplayBytes},
+		Memory:   s.memory,
 	}
-	for _, gaps := range s.shards.Gaps {
-		stats.Delivery.Gaps += gaps
+	for form, delivered := range s.shards.Delivered {
+		if isSSE(proto.Form(form)) {
+			stats.SSE.TotalEvents += delivered
+		} else {
+			stats.WebSocket.TotalEvents += delivered
+		}
 	}
 	for _, loop := range s.loops {
 		stats.Loops = append(stats.Loops, LoopStats{
@@ -193,6 +207,35 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 		stats.Status = "degraded"
 	}
 	return stats, nil
+}
+
+func isSSE(form proto.Form) bool { return form != proto.FormText && form != proto.FormEnvelope }
+
+func (s *snapshot) brokerStats(kind string) BrokerStats {
+	return BrokerStats{
+		Kind: kind, Delivering: s.health.Delivering, Reason: s.health.Reason, Nodes: s.health.Nodes,
+		Events: s.broker.Events, Published: s.broker.Published, PublishErrors: s.broker.PublishErrors,
+		Reconnects: s.broker.Reconnects, Losses: s.broker.Losses,
+		Reads: s.broker.Reads, Invalidations: s.broker.Invalidations, SweepFound: s.broker.SweepFound,
+		Holes: s.broker.Holes, WrongTypes: s.broker.WrongTypes, Tracked: s.broker.Tracked, Horizon: s.broker.Horizon,
+	}
+}
+
+func (s *snapshot) deliveryStats() DeliveryStats {
+	stats := DeliveryStats{
+		P50Ms:      float64(s.delivery.ValueAtQuantile(50)) / 1000,
+		P99Ms:      float64(s.delivery.ValueAtQuantile(99)) / 1000,
+		Deliveries: uint64(s.delivery.TotalCount()),
+		Dropped:    s.shards.Dropped, Conflated: s.shards.Conflated, CaughtUp: s.shards.CaughtUp,
+		Replayed: s.shards.Replayed, Throttled: s.hub.Throttled, Behind: s.shards.Behind,
+	}
+	for _, gaps := range s.shards.Gaps {
+		stats.Gaps += gaps
+	}
+	for _, loop := range s.loops {
+		stats.Closed += loop.Ended[endSlow] + loop.Ended[netio.ReasonStalled]
+	}
+	return stats
 }
 
 // serveStats is GET /api/realtime/stats: for whoever may use the gateway at all, since it names

@@ -184,7 +184,7 @@ func (s *sessions) timerWebSocket(slot netio.Slot, one *session, now netio.Tick)
 	one.pace = later(one.pace, s.microseconds())
 	if now >= s.heartbeatDue(one) {
 		one.pinged = now
-		s.loop.Offer(slot, s.ping, netio.Bulk, s.gateway.options.Limits.MaxQueueBytes)
+		s.loop.Offer(slot, s.ping, netio.Bulk, netio.Budget{Bytes: s.gateway.options.Limits.MaxQueueBytes})
 	}
 	s.giveUpAsks(slot, now)
 }
@@ -254,7 +254,18 @@ const burst = 4
 
 // subscribeNow subscribes a stream to a channel that it may hear, and answers when it is confirmed.
 func (s *sessions) subscribeNow(slot netio.Slot, wish ask) {
-	outcome := s.shard.Subscribe(slot, wish.channel)
+	outcome := s.shard.Subscribe(slot, wish.channel, wish.from)
+	if wish.from.Kind != hub.FromNow {
+		switch {
+		case outcome == hub.AlreadyHas && s.at(slot).flags&sessionGreeted != 0:
+			// It would go on from a position on a channel that it hears already, as a personal one:
+			// it leaves and comes back, and what it heard meanwhile is part of the replay.
+			s.shard.Unsubscribe(slot, wish.channel)
+			outcome = s.shard.Subscribe(slot, wish.channel, wish.from)
+		case outcome == hub.AlreadyHas || outcome == hub.AlreadyAsk:
+			wish.late = true
+		}
+	}
 	if wish.channel.Wildcard() && outcome != hub.TooMany {
 		s.shard.SetForm(slot, proto.FormEnvelope)
 	}

@@ -3,6 +3,7 @@ package hub
 import (
 	"strings"
 
+	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/internal/names"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
@@ -12,12 +13,13 @@ import (
 // one stream, so the first one stands in the channel itself: as the member at position 0, or as
 // the one who waits for the broker. No pointers.
 type channel struct {
-	last          uint64      // order of the last event that began its walk
+	last          uint64      // no walk of an event or a value with this order or a lower one will begin
 	name          names.Place // the directory holds it; of a free channel, the next one
 	who           uint32      // the one stream's slot, 0: none; with channelCrowd, the number of a crowd
 	walks         uint32      // walks that still have to pass over members
 	first, second uint8       // the colons of the name
 	flags         channelFlags
+	kind          broker.Kind
 }
 
 type channelFlags uint8
@@ -236,10 +238,14 @@ func (s *Shard) addChannel(name proto.Channel) uint32 {
 		s.channels.Grow(index)
 	}
 	c := s.channels.At(index)
-	place, confirmed := s.hub.directory.want(name.Name(), s.index)
-	*c = channel{name: place}
+	told := s.hub.told.Load()
+	place, confirmed, now := s.hub.directory.want(name.Name(), s.index)
+	*c = channel{name: place, kind: s.hub.directory.subscription(name.Name()).Kind, last: max(told, now.order)}
 	c.first, c.second = name.Colons()
 	c.setConfirmed(confirmed)
+	if c.kind == broker.Log {
+		s.flows[index] = now.position
+	}
 	s.names.Add(index)
 	if name.Wildcard() {
 		s.wildcards[strings.Clone(name.Type())] = index
@@ -266,6 +272,9 @@ func (s *Shard) freeIfUnwanted(index uint32) {
 	s.names.Remove(name.Name())
 	if name.Wildcard() {
 		delete(s.wildcards, name.Type())
+	}
+	if c.kind == broker.Log {
+		delete(s.flows, index)
 	}
 	*c = channel{name: names.Place(s.freeChannel)}
 	s.freeChannel = index

@@ -1,21 +1,28 @@
-// Package hub brings events to the streams that subscribed to their channel. It has one shard
-// per event loop, and one structure that all share: the interest directory.
+// Package hub brings events, values and entries of logs to the streams that subscribed to their
+// channel. It has one shard per event loop, and shared structures behind short locks: the interest
+// directory, the memory for replays, the pacer, and the reader of logs' pasts.
 //
 // # Story
 //
 //	subscribe:  Shard.Subscribe ─ first here? ─ directory 0→1 ─ Source.Subscribe (the broker)
 //	            broker confirms ─ Hub.Confirmed ─ mail to the loops that want it ─ Events.Subscribed
-//	publish:    broker ─ Hub.Event ─ one number, one Event ─ mail to the loops that want it
+//	            the owner says so ─ Shard.Begin ─ value, replay, or gap
+//	publish:    broker ─ Hub.Event, Hub.Value or Hub.Log ─ (pacer) ─ one Event ─ mail to the loops
 //	            Shard.Mail ─ walk over the members ─ outbox ─ flush, at the end of the turn
+//	catch up:   a member without room ─ record ─ Drained ─ reader ─ Source.ReadLog ─ mail ─ outbox
+//
+// What a channel is, its type says ([Rules]): events, which fleet; a state, of which only the
+// newest value counts; a log, of which every entry does.
 //
 // # Who owns what
 //
-// A member, its subscriptions and the channels of a shard belong to the shard's loop: every
-// method of [Shard] runs on that loop's goroutine. Methods of [Hub] may be called from any
+// A member, its subscriptions, its records and the channels of a shard belong to the shard's loop:
+// every method of [Shard] runs on that loop's goroutine. Methods of [Hub] may be called from any
 // goroutine. The directory is held by striped locks that are taken for a look-up and never while
-// waiting. The bytes of a channel's name stand once in the process, in Options.Names: the directory
+// waiting; so are rings and schedule. Order of locks: pacer, publish, a stripe, then rings or
+// schedule. The bytes of a channel's name stand once in the process, in Options.Names: the directory
 // holds them, shards look at them there as long as they want the channel, and a broker may hold
-// them too. Whatever leaves the hub with a name in it has a copy.
+// them too. Whatever leaves the hub with a name in it has a copy, as has what the hub keeps longer.
 //
 // # Walks
 //
@@ -27,12 +34,49 @@
 //
 //	a subscription:  asked ──confirmed──► live ──┐
 //	                   ▲                         │ lost: the channel is asked again; when
-//	                   └─────────────────────────┘ confirmed, its members get a gap
+//	                   └─────────────────────────┘ confirmed, members of events get a gap
+//
+// # Records: where a stream is not where its channel is
+//
+// Every walk knows the position that it brings the channel to, and the one before it: the order
+// of hand-over for events and values, Redis's own for logs. A stream needs nothing of its own as
+// long as it simply gets every walk. Where it does not, it has a record for the channel: the
+// position that it has, and a state. This is the only difference between streams, and one rule
+// ends it: a walk that brings nothing new is skipped, a walk that follows without a hole on what
+// the stream has is delivered, and the record is gone.
+//
+//	Subscribe ─► waiting ── Begin ──┬─ value or events sent ────────────► joined ──► (no record)
+//	             (unknown: a gap) ──┼─ a log: reading ─ end of the log ──► joined
+//	                                └─ the position is unknown: gap ────────────────► (no record)
+//	no room for  ┌ events ────────► dropping ── Drained: gap ───────────────────────► (no record)
+//	a walk (or   ├ state, conflated ► newest ── Drained: the newest ────► joined ──► (no record)
+//	too old)     └ log ───────────► reading ─── Drained: pieces of the log until a walk follows
+//
+// A log is read from the broker in pieces, the next one when the last was written; what is read
+// may be ahead of the walks, which are then skipped. Streams at the same place share one read and
+// its bytes.
+//
+// # Ids
+//
+// On an event stream an id is one position for all channels of the connection: that of events says
+// that the stream has all events up to an order, that of a log, CHANNEL/MS-SEQ/H, that it has that
+// log up to MS-SEQ and every other one up to the horizon H. So while something is still missing
+// of any channel (a record that is not joined), frames carry no id and the client keeps the position
+// that it had. What is replayed of events carries none either, but the last replayed, or gap, does.
+// What is replayed of a log carries the horizon that the client came with, so that a long replay
+// gets on. Events carry no id at all on an event stream that has a log, since theirs names no place
+// in it (docs/decisions/0017). A WebSocket's client has a position for each channel, and gets ids
+// always.
 //
 // # Bounds
 //
-// Subscriptions of a stream: Options.MaxSubscriptions. Unsent bytes of a stream:
-// Options.MaxQueueBytes; beyond it events of a channel are dropped for that stream until all it
-// has was written, and then a gap says so. Mail: netio.MailMax; a loop that could not be told of
-// an event tells all its channels of a gap. Walk steps a turn: walkStepsMax.
+// Subscriptions of a stream: Options.MaxSubscriptions; records: no more than those. Unsent bytes
+// and their age: Options.MaxQueueBytes, MaxQueueAge; gaps, which are one a subscription, and the
+// answer replayed come on top. Conflated events kept for a stream: one, or conflateKeysMax, a
+// channel. Replays: Rules.Replay a channel, Options.MaxReplayBytes in all; channels held for those
+// who may come back: holdsMax. Reads of logs: readersMax at a time, readsPerUserMax for one user,
+// one a stream, readEntriesMax entries; those kept for sharing: recentMax. A batch: batchEventsMax,
+// batchBytesMax. Mail: netio.MailMax; a loop that could not be told goes on with the newest value
+// of a state, reads logs again, and tells the channels of events of a gap. Walk steps and entries a
+// turn: walkStepsMax.
 package hub

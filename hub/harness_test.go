@@ -21,11 +21,19 @@ type harness struct {
 	t     testing.TB
 	hub   *Hub
 	loops []*netio.Loop
+	rules map[string]*Rules // by channel type; set before anything happens
 
 	mutex      sync.Mutex
 	wanted     []broker.Subscription // edges as they came, Unsubscribe with a leading "-"
 	subscribed map[string]int        // confirmations told, by channel
+	preferred  [][]broker.Subscription
+	user       string // of all streams
+
+	logs *logStore
 }
+
+// noRules are plain events.
+var noRules Rules
 
 // stream is one client of the harness.
 type stream struct {
@@ -42,30 +50,26 @@ type stream struct {
 
 func newHarness(t testing.TB, loops int, change func(*Options)) *harness {
 	t.Helper()
-	h := &harness{t: t, subscribed: make(map[string]int)}
-	note := func(prefix string) func(broker.Subscription) {
-		return func(s broker.Subscription) {
-			h.mutex.Lock()
-			defer h.mutex.Unlock()
-			s.Channel = prefix + s.Channel
-			h.wanted = append(h.wanted, s)
-		}
-	}
+	h := &harness{t: t, subscribed: make(map[string]int), rules: make(map[string]*Rules), logs: newLogStore()}
 	options := Options{
 		Loops: loops, Epoch: "life",
-		Source: Source{
-			Subscribe:   func(s broker.Subscription, _ names.Place) { note("")(s) },
-			Unsubscribe: note("-"),
-		},
+		Source: h.source(),
 		Events: Events{
-			Subscribed: func(_ *Shard, _ netio.Slot, channel proto.Channel) {
+			Subscribed: func(shard *Shard, slot netio.Slot, channel proto.Channel) {
 				h.mutex.Lock()
-				defer h.mutex.Unlock()
 				h.subscribed[channel.Name()]++
+				h.mutex.Unlock()
+				shard.Begin(slot, channel)
 			},
+			User: func(*Shard, netio.Slot) string { return h.user },
 			Mail: func(*Shard, any) {},
 		},
-		KindOf: func(string) broker.Kind { return broker.Plain },
+		RulesOf: func(channelType string) *Rules {
+			if rules := h.rules[channelType]; rules != nil {
+				return rules
+			}
+			return &noRules
+		},
 	}
 	if change != nil {
 		change(&options)
@@ -100,6 +104,26 @@ func newHarness(t testing.TB, loops int, change func(*Options)) *harness {
 	return h
 }
 
+// source is the broker that the test plays.
+func (h *harness) source() Source {
+	note := func(s broker.Subscription, prefix string) {
+		h.mutex.Lock()
+		defer h.mutex.Unlock()
+		s.Channel = prefix + s.Channel
+		h.wanted = append(h.wanted, s)
+	}
+	return Source{
+		Subscribe:   func(s broker.Subscription, _ names.Place) { note(s, "") },
+		Unsubscribe: func(s broker.Subscription) { note(s, "-") },
+		ReadLog:     h.logs.read,
+		Prefer: func(all []broker.Subscription) {
+			h.mutex.Lock()
+			defer h.mutex.Unlock()
+			h.preferred = append(h.preferred, all)
+		},
+	}
+}
+
 func (h *harness) on(loop int, do func(s *Shard)) {
 	h.t.Helper()
 	if err := h.loops[loop].Do(context.Background(), func() { do(h.hub.Shard(loop)) }); err != nil {
@@ -119,9 +143,16 @@ func (h *harness) join(loop int, form proto.Form) *stream {
 	return one
 }
 
-func (one *stream) subscribe(channel string) (outcome Outcome) {
+func (one *stream) subscribe(channel string) Outcome { return one.subscribeFrom(channel, From{}) }
+
+// subscribeFrom subscribes and begins at once where that may be.
+func (one *stream) subscribeFrom(channel string, from From) (outcome Outcome) {
 	one.h.t.Helper()
-	one.h.on(one.loop, func(s *Shard) { outcome = s.Subscribe(one.slot, parse(one.h.t, channel)) })
+	one.h.on(one.loop, func(s *Shard) {
+		if outcome = s.Subscribe(one.slot, parse(one.h.t, channel), from); outcome == Confirmed {
+			s.Begin(one.slot, parse(one.h.t, channel))
+		}
+	})
 	return outcome
 }
 

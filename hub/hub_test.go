@@ -30,7 +30,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestNewRefusesLoops(t *testing.T) {
-	for _, loops := range []int{0, -1, loopsMax} {
+	for _, loops := range []int{0, -1, loopsMax + 1} {
 		if _, err := New(Options{Loops: loops}); err == nil {
 			t.Errorf("%d loops were taken", loops)
 		}
@@ -217,8 +217,8 @@ func TestSlowStreamGetsAGapAndCostsNobody(t *testing.T) {
 			t.Fatalf("the quick one read %.20q as event %d", got, n)
 		}
 	}
-	if c := h.counters(); c.Skipped == 0 || c.Gaps[proto.GapSlow] != 0 {
-		t.Fatalf("skipped %d, gaps %d", c.Skipped, c.Gaps[proto.GapSlow])
+	if c := h.counters(); c.Dropped == 0 || c.Gaps[proto.GapSlow] != 0 {
+		t.Fatalf("dropped %d, gaps %d", c.Dropped, c.Gaps[proto.GapSlow])
 	}
 	next, gap := 0, ""
 	for gap == "" {
@@ -244,7 +244,7 @@ func TestUntoldLoopTellsAGap(t *testing.T) {
 	one := h.join(0, proto.FormText)
 	one.subscribe("job:1")
 	h.confirm("job:1")
-	h.on(0, func(s *Shard) { s.behind.Store(true) })
+	h.on(0, func(s *Shard) { s.untold.Store(true) })
 	h.publish("job:1", "1")
 	got := one.read(2) // in either order
 	if !slices.Contains(got, "1") || !slices.Contains(got, `{"type":"gap","channel":"job:1","reason":"slow"}`) && !slices.Contains(got, `{"type":"gap","channel":"job:1","after":"job:1/life.1","reason":"slow"}`) {
@@ -359,6 +359,36 @@ func TestListen(t *testing.T) {
 	equal(t, "edges", h.edges(), []string{"job:1", "job:*", "-job:*", "-job:1"})
 	h.hub.Close()
 	h.hub.Listen(parse(t, "job:1"), func(Notice) {})()
+}
+
+func TestListenToStateAndLog(t *testing.T) {
+	h := newHarness(t, 1, nil)
+	h.rules["state"], h.rules["log"] = &Rules{Kind: broker.State}, &Rules{Kind: broker.Log}
+	notices := make(chan Notice, 16)
+	expect := func(want string) {
+		t.Helper()
+		n := <-notices
+		if got := fmt.Sprintf("%s %s %s %s", n.Channel, n.ID, n.Data, n.Gap); got != want {
+			t.Errorf("got %q, not %q", got, want)
+		}
+	}
+	call := func(n Notice) { notices <- n }
+	defer h.hub.Listen(parse(t, "state:1"), call)()
+	h.value("state:1", "1")
+	expect("state:1  1 ")
+	second := make(chan Notice, 1)
+	h.hub.Listen(parse(t, "state:1"), func(n Notice) { second <- n })()
+	defer h.hub.Listen(parse(t, "state:1"), func(n Notice) { second <- n })()
+	if n := <-second; string(n.Data) != "1" {
+		t.Errorf("a later listener hears %q", n.Data)
+	}
+	defer h.hub.Listen(parse(t, "log:1"), call)()
+	h.openLog("log:1")
+	h.append("log:1", "2")
+	expect("log:1 log:1/1-0/0 2 ")
+	h.logs.rewind("log:1", broker.Position{})
+	h.tellLog("log:1", 0)
+	expect("log:1   rewound")
 }
 
 func TestSlowListenerMissesAndIsTold(t *testing.T) {

@@ -27,6 +27,12 @@ type listener struct {
 	ended atomic.Bool
 }
 
+// firstValue is the value of a state, for a listener that came later.
+type firstValue struct {
+	to    *listener
+	event *proto.Event
+}
+
 // listeners call the functions of this program back, all from one goroutine of their own. To the
 // directory they are one more loop.
 type listeners struct {
@@ -51,7 +57,7 @@ func newListeners(h *Hub, index int) *listeners {
 }
 
 // Listen calls call for every event on channel, which may be a wildcard, from some moment soon
-// after Listen returns until cancel. Calls come one at a time, all listeners together from one
+// after Listen returns until cancel; of a state, first for the value that it has, if that is known. Calls come one at a time, all listeners together from one
 // goroutine; a slow one makes all of them miss events and be told of a gap. cancel does not wait
 // for a call that is under way.
 func (h *Hub) Listen(channel proto.Channel, call func(Notice)) (cancel func()) {
@@ -73,6 +79,9 @@ func (l *listeners) add(channel string, call func(Notice)) (cancel func()) {
 		l.hub.directory.want(channel, l.index)
 	}
 	l.byChannel[channel] = append(slices.Clip(l.byChannel[channel]), added) // readers keep the old one
+	if now, known := l.hub.directory.standing(channel); known && now.event != nil {
+		l.post(&firstValue{to: added, event: now.event})
+	}
 	return func() { l.remove(channel, added) }
 }
 
@@ -135,6 +144,18 @@ func (l *listeners) handle(item any) {
 		notice := Notice{Channel: channel.Name(), ID: item.event.ID(), Data: item.event.Payload()}
 		l.tell(channel.Name(), notice)
 		l.tell(channel.Type()+wildcardSuffix, notice)
+	case *logPublication:
+		channel := item.channel.Name()
+		if item.hole {
+			l.tell(channel, Notice{Channel: channel, Gap: item.reason.String()})
+		}
+		for _, entry := range item.entries {
+			l.tell(channel, Notice{Channel: channel, ID: entry.event.ID(), Data: entry.event.Payload()})
+		}
+	case *firstValue:
+		if !item.to.ended.Load() {
+			item.to.call(Notice{Channel: item.event.Channel().Name(), Data: item.event.Payload()})
+		}
 	case *interestChange:
 		if !item.confirmed || !item.lost {
 			return

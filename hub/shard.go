@@ -3,6 +3,7 @@ package hub
 import (
 	"sync/atomic"
 
+	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/internal/names"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
@@ -33,9 +34,16 @@ type Shard struct {
 	walks      walkQueue
 	stepsMax   int // walkStepsMax, unless a test wants it smaller
 	expressMax int // expressMax, likewise
-	lags       map[netio.Slot]*lag
+	budget     netio.Budget
 
-	behind   atomic.Bool // set by posters: something could not be told to this loop
+	flows   map[uint32]broker.Position // of logs, by channel: where the last walk that began ends
+	horizon uint64                     // every entry of every log here up to this time began its walk
+	behind  map[netio.Slot]*behind     // the streams that have records
+	tickets uint64
+	pasts   pastQueue
+	lost    []crowded // channels that many hear, since the last loss that was told
+
+	untold   atomic.Bool // set by posters: something could not be told to this loop
 	counters Counters
 }
 
@@ -44,8 +52,12 @@ type Counters struct {
 	Members       int
 	Subscriptions int
 	Channels      int
+	Behind        int                     // streams that are behind, or have yet to begin, on a channel
 	Delivered     [proto.FormCount]uint64 // events queued for a stream, by wire form
-	Skipped       uint64                  // events not queued because the stream lags
+	Dropped       uint64                  // events not queued because the stream lags, and told by a gap
+	Conflated     uint64                  // events and values that a newer one replaced because the stream lags
+	Replayed      uint64                  // of Delivered: events from memory for a client that came back
+	CaughtUp      uint64                  // of Delivered: entries read again from a log
 	Gaps          [proto.GapReasonCount]uint64
 }
 
@@ -62,7 +74,10 @@ type memberFlags uint8
 
 const (
 	memberJoined memberFlags = 1 << iota
-	memberLagging
+	memberBehind             // has records: look before anything is queued
+	memberLog                // has, or had, a log among its channels
+
+	memberUnusual = memberBehind | memberLog
 )
 
 // subscription is a place in a channel.
@@ -83,9 +98,10 @@ type block struct {
 func newShard(h *Hub, index int) *Shard {
 	s := &Shard{
 		hub: h, index: index,
-		stepsMax: walkStepsMax, expressMax: expressMax,
+		stepsMax: walkStepsMax, expressMax: expressMax, budget: h.options.budget(),
 		wildcards: make(map[string]uint32),
-		lags:      make(map[netio.Slot]*lag),
+		flows:     make(map[uint32]broker.Position),
+		behind:    make(map[netio.Slot]*behind),
 	}
 	s.blocks.Grow(0)
 	s.channels.Grow(0)
@@ -100,7 +116,11 @@ func (s *Shard) Attach(loop *netio.Loop) { s.loop = loop }
 func (s *Shard) Loop() *netio.Loop { return s.loop }
 
 // Counters gives a copy.
-func (s *Shard) Counters() Counters { return s.counters }
+func (s *Shard) Counters() Counters {
+	c := s.counters
+	c.Behind = len(s.behind)
+	return c
+}
 
 // Join makes the stream in slot a member that takes its events in form.
 func (s *Shard) Join(slot netio.Slot, form proto.Form) {
@@ -133,7 +153,7 @@ func (s *Shard) Leave(slot netio.Slot) {
 		b := s.blocks.At(m.more)
 		m.more, b.next, s.freeBlock = b.next, s.freeBlock, m.more
 	}
-	delete(s.lags, slot)
+	delete(s.behind, slot)
 	*m = member{}
 	s.counters.Members--
 }
@@ -150,8 +170,11 @@ const (
 	TooMany                   // the stream is at its limit; nothing changed
 )
 
-// Subscribe makes the stream hear a channel.
-func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel) Outcome {
+// Subscribe makes the stream hear a channel, going on from a position. What the subscription begins
+// with (the value of a state, a replay, a gap) comes with [Shard.Begin], and for the channel of a
+// state, or one that goes on from a position, nothing is sent before it. from is not looked at
+// where the outcome is AlreadyHas, AlreadyAsk or TooMany.
+func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel, from From) Outcome {
 	m := s.members.At(uint32(slot))
 	index := s.names.Find(name.Name())
 	if index != 0 {
@@ -169,6 +192,10 @@ func (s *Shard) Subscribe(slot netio.Slot, name proto.Channel) Outcome {
 		index = s.addChannel(name)
 	}
 	c := s.channels.At(index)
+	if c.kind == broker.Log {
+		m.flags |= memberLog
+	}
+	s.wait(slot, m, index, from)
 	if c.has(channelConfirmed) {
 		s.add(m, subscription{channel: index, position: s.addMember(c, slot)})
 		return Confirmed
@@ -191,7 +218,7 @@ func (s *Shard) Unsubscribe(slot netio.Slot, name proto.Channel) bool {
 	}
 	s.withdraw(sub)
 	m.count--
-	s.dropLag(slot, m, index)
+	s.drop(slot, m, index)
 	return true
 }
 
@@ -268,7 +295,11 @@ func (c *Counters) Add(other Counters) {
 	c.Members += other.Members
 	c.Subscriptions += other.Subscriptions
 	c.Channels += other.Channels
-	c.Skipped += other.Skipped
+	c.Behind += other.Behind
+	c.Dropped += other.Dropped
+	c.Conflated += other.Conflated
+	c.Replayed += other.Replayed
+	c.CaughtUp += other.CaughtUp
 	for form := range c.Delivered {
 		c.Delivered[form] += other.Delivered[form]
 	}

@@ -1,6 +1,9 @@
 package hub
 
 import (
+	"math"
+
+	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
@@ -15,22 +18,37 @@ const (
 	askedRoomMax = 1024
 )
 
-// walk is one thing to be brought to the members that a channel, and the wildcard over it, had
-// at one moment: an event, a gap, or the news that their subscription is confirmed.
-type walk struct {
-	event  *proto.Event // nil: a gap or an announcement
-	gap    []byte       // the JSON of a gap
-	reason proto.GapReason
-	born   int64
+// walkKind says what a walk brings.
+type walkKind uint8
 
-	// Orders of the events before this one on the two channels; 0: none known.
-	exactAfter, wildcardAfter uint64
+const (
+	walkEvent   walkKind = iota // an event, a value, an entry
+	walkConfirm                 // the news that a subscription is confirmed
+	walkGap                     // events may be missing
+	walkHole                    // entries of a log are missing for everybody
+	walkLag                     // entries of a log that this loop was not told of: to be read again
+)
+
+// walk is one thing to be brought to the members that a channel, and the wildcard over it, had
+// at one moment.
+type walk struct {
+	event *proto.Event
+	gap   []byte  // the JSON of a gap or hole
+	key   *string // of a conflated event, once it was looked up
+	born  int64
+
+	// Where the channel stands with this walk, and where the two channels stood before it: for
+	// events and values the order, for logs the position.
+	at, exactAfter broker.Position
+	wildcardAfter  uint64
 
 	exact, wildcard       uint32 // channels; 0: none
 	exactEnd, wildcardEnd uint32 // how many members each had
 	next                  uint32 // the member to visit next, wildcard members behind the exact ones
 	frames                [proto.FormCount]netio.Frame
 	lane                  netio.Lane
+	kind                  walkKind
+	reason                proto.GapReason
 }
 
 // walkQueue is a queue of walks, first in, first out.
@@ -63,6 +81,12 @@ func (s *Shard) Mail(item any) {
 	switch item := item.(type) {
 	case *publication:
 		s.publish(item)
+	case *logPublication:
+		s.append(item)
+	case *pastMail:
+		s.pasts.push(item)
+	case lossTold:
+		s.prefer()
 	case *interestChange:
 		for _, channel := range item.channels {
 			s.changeInterest(channel, item)
@@ -72,26 +96,31 @@ func (s *Shard) Mail(item any) {
 	}
 }
 
-// Work carries out a piece of the walks that are pending and reports whether more is left.
+// Work carries out a piece of what is pending, walks first, and reports whether more is left.
 func (s *Shard) Work() (more bool) {
-	if s.behind.Load() && s.behind.CompareAndSwap(true, false) {
-		s.gapEverywhere()
+	if s.untold.Load() {
+		s.mendUntold()
 	}
-	for budget := s.stepsMax; budget > 0 && !s.walks.empty(); {
+	budget := s.stepsMax
+	for budget > 0 && !s.walks.empty() {
 		budget -= s.step(s.walks.head(), budget)
 		if w := s.walks.head(); w.next == w.exactEnd+w.wildcardEnd {
 			s.finish(w)
 			s.walks.pop()
 		}
 	}
-	return !s.walks.empty()
+	s.catchUp(max(budget, s.stepsMax/8))
+	return !s.walks.empty() || !s.pasts.empty()
 }
 
 func (s *Shard) publish(p *publication) {
 	name := p.event.Channel()
-	w := walk{event: p.event, born: p.born, exact: s.names.Find(name.Name())}
+	w := walk{event: p.event, born: p.born, at: orderAt(p.order), exact: s.names.Find(name.Name())}
 	if c := s.channels.At(w.exact); w.exact != 0 {
-		w.exactAfter, c.last = c.last, p.order
+		if c.kind == broker.State && p.order <= c.last {
+			return // mended already
+		}
+		w.exactAfter, c.last = orderAt(c.last), p.order
 	}
 	if len(s.wildcards) > 0 {
 		w.wildcard = s.wildcards[name.Type()]
@@ -100,6 +129,55 @@ func (s *Shard) publish(p *publication) {
 		}
 	}
 	s.begin(w)
+}
+
+// append brings what was appended to a log, entry by entry.
+func (s *Shard) append(p *logPublication) {
+	if s.untold.Load() {
+		s.mendUntold() // before an id says that all up to a horizon was sent
+	}
+	index := s.names.Find(p.channel.Name())
+	if index == 0 {
+		return
+	}
+	flow := s.flows[index]
+	switch {
+	case p.hole:
+		s.hole(index, p.from, p.reason, p.born)
+		flow = p.from
+	case flow.Before(p.from):
+		s.lag(index, p.from)
+		s.flows[index], flow = p.from, p.from
+	}
+	for _, entry := range p.entries {
+		if !flow.Before(entry.position) {
+			continue // mended already
+		}
+		s.flows[index] = entry.position
+		s.begin(walk{event: entry.event, born: p.born, at: entry.position, exactAfter: flow, exact: index})
+		flow = entry.position
+	}
+	if flow.Before(p.last) {
+		s.flows[index] = p.last
+	}
+	s.horizon = max(s.horizon, p.horizon)
+}
+
+// hole tells the members of a log that entries before at are missing.
+func (s *Shard) hole(index uint32, at broker.Position, reason proto.GapReason, born int64) {
+	flow := s.flows[index]
+	s.flows[index] = at
+	if c := s.channels.At(index); s.memberCount(c) > 0 {
+		gap := proto.AppendGap(nil, s.text(c), s.positionID(c, flow), reason)
+		s.begin(walk{kind: walkHole, exact: index, exactAfter: flow, at: at, gap: gap, reason: reason, born: born})
+	}
+}
+
+// lag has every member of a log that has not got what comes before at read it.
+func (s *Shard) lag(index uint32, at broker.Position) {
+	if s.memberCount(s.channels.At(index)) > 0 {
+		s.begin(walk{kind: walkLag, exact: index, exactAfter: s.flows[index], at: at})
+	}
 }
 
 // begin fixes who w is for. A short walk with nothing before it is carried out at once.
@@ -153,34 +231,53 @@ func (s *Shard) step(w *walk, budget int) (visited int) {
 
 // visit brings w to one member.
 func (s *Shard) visit(w *walk, slot netio.Slot, channel uint32) {
-	if w.event == nil && w.gap == nil {
+	if w.kind == walkConfirm {
 		s.hub.options.Events.Subscribed(s, slot, s.nameOf(s.channels.At(channel)))
 		return
 	}
 	m := s.members.At(uint32(slot))
-	if m.flags&memberLagging != 0 && s.lagsBehind(slot, channel) {
-		s.counters.Skipped++
-		return
-	}
-	f := w.frames[m.form]
-	if f == 0 {
-		f = s.encode(w, m.form)
-		w.frames[m.form] = f
-	}
-	if !s.loop.Offer(slot, f, w.lane, s.hub.options.MaxQueueBytes) {
-		after := w.exactAfter
-		if channel != w.exact {
-			after = w.wildcardAfter
+	form := m.form
+	if m.flags&memberUnusual != 0 {
+		if m.flags&memberBehind != 0 && !s.passes(w, slot, m, channel) {
+			return
 		}
-		s.fallBehind(slot, m, channel, after)
-		s.counters.Skipped++
+		if w.kind == walkLag {
+			s.fallBehind(w, slot, m, channel)
+			return
+		}
+		form = s.formOf(w, slot, m)
+	}
+	f := w.frames[form]
+	if f == 0 {
+		f = s.encode(w, form)
+		w.frames[form] = f
+	}
+	if !s.loop.Offer(slot, f, w.lane, s.budget) {
+		s.fallBehind(w, slot, m, channel)
 		return
 	}
 	if w.event != nil {
-		s.counters.Delivered[m.form]++
+		s.counters.Delivered[form]++
 	} else {
 		s.counters.Gaps[w.reason]++
 	}
+}
+
+// formOf is the form in which a member that has a log, or is behind, takes w. An id moves the one
+// position that the client of an event stream has, and says that it has everything before: so while
+// something of the past of any channel is missing, frames carry none, nor do events beside a log,
+// whose position theirs can't name.
+func (s *Shard) formOf(w *walk, slot netio.Slot, m *member) proto.Form {
+	if w.event == nil {
+		return m.form
+	}
+	if b := s.behind[slot]; b != nil && b.pasts > 0 {
+		return m.form.WithoutID()
+	}
+	if m.flags&memberLog != 0 && s.channels.At(w.exact).kind != broker.Log {
+		return m.form.WithoutID()
+	}
+	return m.form
 }
 
 func (s *Shard) encode(w *walk, form proto.Form) netio.Frame {
@@ -220,9 +317,10 @@ func (s *Shard) changeInterest(channel string, change *interestChange) {
 	c := s.channels.At(index)
 	c.setConfirmed(change.confirmed)
 	if !change.confirmed {
+		s.noteCrowd(c)
 		return
 	}
-	if change.lost {
+	if change.lost && c.kind != broker.State && c.kind != broker.Log {
 		s.gap(index, proto.GapBroker)
 	}
 	s.asked = s.takeAsked(c, s.asked[:0])
@@ -241,29 +339,53 @@ func (s *Shard) changeInterest(channel string, change *interestChange) {
 		s.asked = nil
 	}
 	c.walks++
-	s.walks.push(walk{exact: index, next: first, exactEnd: s.positions(c), lane: netio.Bulk})
+	s.walks.push(walk{kind: walkConfirm, exact: index, next: first, exactEnd: s.positions(c), lane: netio.Bulk})
 }
 
-// gap tells every member of a channel that it may have missed something.
+// gap tells every member of a channel of events that it may have missed something.
 func (s *Shard) gap(index uint32, reason proto.GapReason) {
 	c := s.channels.At(index)
 	if s.memberCount(c) == 0 {
 		return
 	}
-	gap := proto.AppendGap(nil, s.text(c), s.eventID(c, c.last), reason)
-	s.begin(walk{exact: index, exactAfter: c.last, gap: gap, reason: reason})
+	at := orderAt(c.last)
+	gap := proto.AppendGap(nil, s.text(c), s.positionID(c, at), reason)
+	s.begin(walk{kind: walkGap, exact: index, exactAfter: at, at: at, gap: gap, reason: reason})
 }
 
-// gapEverywhere follows mail that could not be delivered to this loop.
-func (s *Shard) gapEverywhere() {
+// mendUntold follows mail that could not be delivered to this loop. States go on with the value
+// that they have, logs are read again, and of events a gap tells.
+func (s *Shard) mendUntold() {
+	s.untold.Store(false) // first: what is not told from here on is mended again
 	for index := uint32(1); index <= s.highChannel; index++ {
-		s.gap(index, proto.GapSlow)
+		c := s.channels.At(index)
+		if s.memberCount(c) == 0 {
+			continue
+		}
+		switch c.kind {
+		case broker.State:
+			if now, known := s.hub.directory.standing(s.text(c)); known && now.order > c.last {
+				s.publish(&publication{event: s.valueEvent(c, now), order: now.order})
+			}
+		case broker.Log:
+			// The walks stay where they are: mail that did come is still to be handled in its order.
+			if now, known := s.hub.directory.standing(s.text(c)); known && s.flows[index].Before(now.position) {
+				s.lag(index, broker.Position{Milliseconds: math.MaxUint64})
+			}
+		default:
+			s.gap(index, proto.GapSlow)
+		}
 	}
 }
 
-func (s *Shard) eventID(c *channel, order uint64) string {
-	if order == 0 {
+// positionID is the id of the position at in a channel, "" if there is none.
+func (s *Shard) positionID(c *channel, at broker.Position) string {
+	switch {
+	case at == broker.Position{}:
 		return ""
+	case c.kind == broker.Log:
+		return string(proto.AppendLogID(nil, s.text(c), at.Milliseconds, at.Sequence, 0))
+	default:
+		return string(proto.AppendEventID(nil, s.text(c), s.hub.options.Epoch, at.Milliseconds))
 	}
-	return string(proto.AppendEventID(nil, s.text(c), s.hub.options.Epoch, order))
 }

@@ -54,7 +54,7 @@
 // # Bounds
 //
 // Mailbox: [MailMax] posts, but for what its posters bound otherwise; beyond it Post says no and the poster must make the loss known.
-// Outbox: the owner asks [Loop.Queued] before it sends and keeps its own budget; netio closes a
-// stream whose oldest queued byte is older than the stall limit. Requests in flight on the desk,
+// Outbox: the owner says with each [Loop.Offer] how many bytes may wait, and how long ([Budget]);
+// netio closes a stream of whose queue no whole frame has left for the stall limit. Requests in flight on the desk,
 // bytes of a head, time to a whole head and bytes of a buffered answer are set in [DeskOptions].
 package netio

@@ -117,8 +117,20 @@ func ListenOn(listener net.Listener) (*DeskListener, error) {
 	return l, nil
 }
 
-// userTimeout is TCP_USER_TIMEOUT: data unacknowledged for so long ends the connection.
+// userTimeout is TCP_USER_TIMEOUT unless [DeskListener.SetUserTimeout] says otherwise: data
+// unacknowledged, or a window closed, for so long ends the connection.
 const userTimeout = 30 * time.Second
+
+// SetUserTimeout sets for how long the peer of a connection that is accepted from now on may leave
+// data unacknowledged, or take none, before the kernel ends the connection; 0 is the kernel's own
+// patience, about a quarter of an hour. Who has a stall limit of their own sets this above it.
+func (l *DeskListener) SetUserTimeout(limit time.Duration) error {
+	err := syscall.SetsockoptInt(l.socket, syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(limit/time.Millisecond))
+	if err != nil {
+		return fmt.Errorf("netio: set TCP_USER_TIMEOUT: %w", err)
+	}
+	return nil
+}
 
 // setSocketOptions sets on a listening socket what every accepted one inherits, which spares
 // two system calls a connection.

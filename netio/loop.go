@@ -58,7 +58,7 @@ type Events struct {
 // LoopOptions says how a loop treats its sockets. Zero values take the defaults.
 type LoopOptions struct {
 	Index      int           // of this loop among all, 0..255
-	StallLimit time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s
+	StallLimit time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s; negative: none
 }
 
 // Counters is what a loop counts. They are written by the loop alone: read a copy, by [Loop.Stats].
@@ -239,7 +239,7 @@ func (l *Loop) Stats(ctx context.Context) (Stats, error) {
 		for index := uint32(1); index <= l.highestOutbox; index++ {
 			s.OutboxBytes += int64(l.outboxes.At(index).queued)
 		}
-		s.SlabBytes = l.streams.Len()*streamSize + (l.outboxes.Len()+2*l.chunks.Len())*32
+		s.SlabBytes = l.streams.Len()*streamSize + l.outboxes.Len()*outboxSize + l.chunks.Len()*chunkSize
 		answer <- s
 	})
 	if err != nil {

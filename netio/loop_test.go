@@ -94,8 +94,11 @@ func TestStreamSizes(t *testing.T) {
 	if size := unsafe.Sizeof(stream{}); size != streamSize {
 		t.Errorf("a stream takes %d bytes, not %d", size, streamSize)
 	}
-	if size := unsafe.Sizeof(chunk{}); size != 64 {
+	if size := unsafe.Sizeof(chunk{}); size != chunkSize {
 		t.Errorf("a chunk takes %d bytes, not a cache line", size)
+	}
+	if size := unsafe.Sizeof(outbox{}); size != outboxSize {
+		t.Errorf("an outbox takes %d bytes, not %d", size, outboxSize)
 	}
 }
 

@@ -1,5 +1,7 @@
 package netio
 
+import "time"
+
 // Frame names one immutable slice of bytes in a loop's table. 0 is no frame.
 type Frame uint32
 
@@ -64,8 +66,14 @@ type chunk struct {
 	next   uint32
 }
 
+const chunkSize = 64 // bytes; a test holds it
+
 // outbox is the queue of a stream that has something to write. It exists only as long as it has:
 // the last byte written frees it. No pointers.
+//
+// How old the queue is, is told by a mark behind one of its frames: at first the first one, and
+// whenever the marked frame has left, the one that is then the last. As long as the mark is there,
+// something has been queued since it was set.
 type outbox struct {
 	slot       Slot
 	head, tail uint32 // chunks
@@ -73,10 +81,14 @@ type outbox struct {
 	queued     uint32 // bytes not yet taken by the kernel
 	written    uint32 // bytes of the first frame that the kernel has taken
 	progress   Tick   // when a whole frame last left, or the queue began
+	marked     Tick   // when the mark was set
+	ahead      uint32 // frames up to the mark, which has not left yet
 	headIndex  uint8  // of the first frame in the head chunk
 	tailIndex  uint8  // behind the last frame in the tail chunk
 	_          uint16
 }
+
+const outboxSize = 40 // bytes; a test holds it
 
 // Lane says how a send waits its turn. A socket with an express send is written before those
 // that have only bulk ones, so that an answer or an event for few never waits for a crowd.
@@ -91,11 +103,25 @@ const (
 // Send queues f for slot, whatever is queued already; it is written at the end of this turn, or
 // as soon as turns allow. What is sent to a stream that is no longer open is dropped. Where the
 // peer decides how much is sent, use [Loop.Offer].
-func (l *Loop) Send(slot Slot, f Frame, lane Lane) { l.Offer(slot, f, lane, 0) }
+func (l *Loop) Send(slot Slot, f Frame, lane Lane) { l.Offer(slot, f, lane, Budget{}) }
 
-// Offer is Send with a bound: if something is queued and f would make it more than budget bytes,
-// f is not taken and Offer says false. A budget of 0 is none.
-func (l *Loop) Offer(slot Slot, f Frame, lane Lane, budget int) (taken bool) {
+// Budget is how much may wait for one stream. A zero field is no bound.
+type Budget struct {
+	Bytes int
+	// Age is how long the oldest of what is queued may have waited. A queue that moves is found
+	// to be older by at most as much again.
+	Age Tick
+}
+
+// exceeded reports whether n more bytes are too much for o, at the time now. An empty queue takes
+// anything.
+func (b Budget) exceeded(o *outbox, n int, now Tick) bool {
+	return o.count > 0 && (b.Bytes > 0 && int(o.queued)+n > b.Bytes || b.Age > 0 && now-o.marked > b.Age)
+}
+
+// Offer is Send with a bound: if something is queued and f would make it more than the budget
+// allows, or it has waited too long already, f is not taken and Offer says false.
+func (l *Loop) Offer(slot Slot, f Frame, lane Lane, budget Budget) (taken bool) {
 	s := l.streams.At(uint32(slot))
 	entry := &l.frames[f]
 	if s.state != stateOpen || len(entry.bytes) == 0 {
@@ -105,7 +131,7 @@ func (l *Loop) Offer(slot Slot, f Frame, lane Lane, budget int) (taken bool) {
 		s.outbox = l.newOutbox(slot)
 	}
 	o := l.outboxes.At(s.outbox)
-	if budget > 0 && o.count > 0 && int(o.queued)+len(entry.bytes) > budget {
+	if budget.exceeded(o, len(entry.bytes), l.tick) {
 		return false
 	}
 	entry.references++
@@ -148,6 +174,29 @@ func (l *Loop) Queued(slot Slot) int {
 	return int(l.outboxes.At(s.outbox).queued)
 }
 
+// Queue says what waits for one stream.
+type Queue struct {
+	Frames int
+	Bytes  int           // not yet taken by the kernel
+	Age    time.Duration // that something of it has waited at least, in whole [TickLength]s
+	Silent time.Duration // since a whole frame last left, or the queue began
+	// KernelBytes are those that the kernel took and the peer has not acknowledged; -1 if the
+	// kernel does not say.
+	KernelBytes int
+}
+
+// Queue looks at what waits for slot. It asks the kernel, so it is for an operator's questions.
+func (l *Loop) Queue(slot Slot) Queue {
+	s := l.streams.At(uint32(slot))
+	q := Queue{KernelBytes: l.sys.unacknowledged(int(s.fd))}
+	if s.outbox != 0 {
+		o := l.outboxes.At(s.outbox)
+		q.Frames, q.Bytes = int(o.count), int(o.queued)
+		q.Age, q.Silent = time.Duration(l.tick-o.marked)*TickLength, time.Duration(l.tick-o.progress)*TickLength
+	}
+	return q
+}
+
 func (l *Loop) newOutbox(slot Slot) uint32 {
 	index := l.freeOutbox
 	if index != 0 {
@@ -159,7 +208,7 @@ func (l *Loop) newOutbox(slot Slot) uint32 {
 	}
 	l.outboxesInUse++
 	first := l.newChunk()
-	*l.outboxes.At(index) = outbox{slot: slot, head: first, tail: first, progress: l.tick}
+	*l.outboxes.At(index) = outbox{slot: slot, head: first, tail: first, progress: l.tick, marked: l.tick, ahead: 1}
 	return index
 }
 
@@ -193,6 +242,9 @@ func (l *Loop) advance(o *outbox, n uint32) (empty bool) {
 		l.Release(f)
 		l.dropHead(o)
 		o.progress = l.tick
+		if o.ahead--; o.ahead == 0 {
+			o.marked, o.ahead = l.tick, o.count
+		}
 	}
 	o.written = n
 	return o.count == 0
@@ -230,6 +282,9 @@ func (l *Loop) removeOutbox(s *stream) {
 // closeStalled closes every stream of which no whole frame has left for the stall limit. It
 // looks at outboxes only, so it costs nothing while clients are quick.
 func (l *Loop) closeStalled() {
+	if l.options.StallLimit < 0 {
+		return
+	}
 	limit := Tick(l.options.StallLimit / TickLength)
 	for index := uint32(1); index <= l.highestOutbox; index++ {
 		o := l.outboxes.At(index)

@@ -34,6 +34,11 @@ type sys interface {
 	writev(fd int, vectors []unix.Iovec) (int, unix.Errno)
 	shutdownWrite(fd int) unix.Errno
 	setSendBuffer(fd, bytes int) unix.Errno
+	// unacknowledged is how many bytes were written to fd that the peer has not acknowledged; -1:
+	// not known.
+	unacknowledged(fd int) int
+	// tcpInfo is TCP_INFO, nil where there is none.
+	tcpInfo(fd int) *unix.TCPInfo
 	close(fd int) unix.Errno
 	// end lets go of what the seam itself holds.
 	end()
@@ -173,6 +178,14 @@ func (*kernel) shutdownWrite(fd int) unix.Errno { return errnoOf(unix.Shutdown(f
 
 func (*kernel) setSendBuffer(fd, bytes int) unix.Errno {
 	return errnoOf(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bytes))
+}
+
+func (*kernel) unacknowledged(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 func (*kernel) close(fd int) unix.Errno { return errnoOf(unix.Close(fd)) }

@@ -24,9 +24,28 @@ const (
 	// FormEnvelope is a WebSocket text frame of {"type":"event","channel":C,"id":ID,"data":payload};
 	// without "id" where the event has none.
 	FormEnvelope
+	// FormSSEWithoutID is FormSSE but for the id line, which it leaves out: the receiver keeps the
+	// position that it had.
+	FormSSEWithoutID
+	// FormSSEPlainWithoutID is FormSSEPlain without the id line.
+	FormSSEPlainWithoutID
 	// FormCount is the number of forms, for tables indexed by Form.
 	FormCount
 )
+
+// WithoutID is the form that says the same but moves no client's position: for an event stream,
+// which has one position for all its channels, the form that leaves the id line out; for a
+// WebSocket, whose clients keep a position for each channel, the form itself.
+func (f Form) WithoutID() Form {
+	switch f {
+	case FormSSE:
+		return FormSSEWithoutID
+	case FormSSEPlain:
+		return FormSSEPlainWithoutID
+	default:
+		return f
+	}
+}
 
 // EventIDBytesMax bounds an event's id, in bytes: it travels in a request's head.
 const EventIDBytesMax = 512
@@ -227,6 +246,31 @@ func timeOf(rough float64, milliseconds, nanoseconds int64) (time.Time, bool) {
 	return time.UnixMilli(milliseconds).Add(time.Duration(nanoseconds)), true
 }
 
+// Member gives what the payload, where it is an object, holds under name: the content of a string,
+// or a number, true or false as it is written. False where there is no such member, or it is of
+// another kind, or the payload is not JSON. Of several members of one name the last counts.
+func Member(payload []byte, name string) (value string, ok bool) {
+	w := walkObject(payload, 0)
+	var found span
+	for w.next() {
+		if w.name() == name {
+			found = w.value
+		}
+	}
+	if w.end(); w.problem != problemNone || found.missing() {
+		return "", false
+	}
+	raw := found.of(payload)
+	switch raw[0] {
+	case asciiQuoted:
+		return stringValue(raw)
+	case '{', '[', 'n':
+		return "", false
+	default:
+		return view(raw), true
+	}
+}
+
 // Bytes returns the event as it goes on a wire in the given form, written when first asked for.
 // All callers share one slice per form, which nobody may change. form is below FormCount.
 func (e *Event) Bytes(form Form) []byte {
@@ -250,6 +294,10 @@ func (e *Event) encode(form Form) []byte {
 	switch form {
 	case FormSSE, FormSSEPlain:
 		return AppendSSE(nil, form, e.sseName(), e.id, e.payload)
+	case FormSSEWithoutID:
+		return AppendSSE(nil, FormSSE, e.sseName(), "", e.payload)
+	case FormSSEPlainWithoutID:
+		return AppendSSE(nil, FormSSEPlain, e.sseName(), "", e.payload)
 	case FormText:
 		if e.notice || !Reserved(e.typ) {
 			return AppendFrame(nil, OpText, e.payload)

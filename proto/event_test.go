@@ -350,3 +350,53 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutID(t *testing.T) {
+	event := mustEvent(t, "a:1", "a:1/e.1", []byte(`{"type":"x"}`))
+	plain := "event: x\ndata: {\"type\":\"x\"}\n\n"
+	cases := []struct {
+		form, want Form
+		text       string
+	}{
+		{FormSSE, FormSSEWithoutID, "1d\r\n" + plain + "\r\n"},
+		{FormSSEPlain, FormSSEPlainWithoutID, plain},
+		{FormSSEPlainWithoutID, FormSSEPlainWithoutID, plain},
+		{FormText, FormText, string(event.Bytes(FormText))},
+		{FormEnvelope, FormEnvelope, string(event.Bytes(FormEnvelope))},
+	}
+	for _, c := range cases {
+		if got := c.form.WithoutID(); got != c.want {
+			t.Errorf("form %d becomes %d, not %d", c.form, got, c.want)
+		} else if text := string(event.Bytes(got)); text != c.text {
+			t.Errorf("form %d: %q, not %q", got, text, c.text)
+		}
+	}
+}
+
+func TestMember(t *testing.T) {
+	cases := []struct {
+		name, payload, want string
+		ok                  bool
+	}{
+		{"string", `{"a":1,"key":"v"}`, "v", true},
+		{"escaped", `{"k\u0065y":"\u00e9"}`, "é", true},
+		{"empty", `{"key":""}`, "", true},
+		{"number", ` {"key": -1.50e3 } `, "-1.50e3", true},
+		{"bool", `{"key":true}`, "true", true},
+		{"the last counts", `{"key":1,"key":2}`, "2", true},
+		{"null", `{"key":null}`, "", false},
+		{"object", `{"key":{}}`, "", false},
+		{"list", `{"key":[1]}`, "", false},
+		{"absent", `{"other":1}`, "", false},
+		{"nested", `{"a":{"key":1}}`, "", false},
+		{"no object", `[{"key":1}]`, "", false},
+		{"cut", `{"key":1`, "", false},
+		{"trailing", `{"key":1}}`, "", false},
+		{"nothing", "", "", false},
+	}
+	for _, c := range cases {
+		if got, ok := Member([]byte(c.payload), "key"); got != c.want || ok != c.ok {
+			t.Errorf("%s: %q, %v", c.name, got, ok)
+		}
+	}
+}

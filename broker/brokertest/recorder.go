@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/proto"
 )
 
 // What says which callback made a [Record].
@@ -23,6 +24,8 @@ const (
 	Lost      What = "lost"
 	Refused   What = "refused"
 	Health    What = "health"
+	Value     What = "value"
+	Log       What = "log"
 )
 
 // Record is one callback, or one subscription of one.
@@ -30,9 +33,10 @@ type Record struct {
 	What    What
 	At      time.Time // when the callback ran
 	Sub     broker.Subscription
-	Channel string // of an event
-	Payload []byte // of an event, as it was handed over
-	// Received is what the broker gave with the event.
+	Channel string // of an event, a value or an update of a log
+	Payload []byte // of an event or a value, as it was handed over
+	Update  broker.LogUpdate
+	// Received is what the broker gave with it.
 	Received time.Time
 	Err      error
 	Health   broker.Health
@@ -46,8 +50,10 @@ type Recorder struct {
 	counts  map[What]int
 	bySub   map[subCount]int
 	events  map[string][]string // payloads by channel
-	running int                 // callbacks under way that must not overlap
-	overlap bool                // they did
+	values  map[string][]string // payloads by channel, NoValue for none
+	updates map[string][]broker.LogUpdate
+	running int  // callbacks under way that must not overlap
+	overlap bool // they did
 	arrived chan struct{}
 }
 
@@ -61,6 +67,7 @@ type subCount struct {
 func NewRecorder() *Recorder {
 	return &Recorder{
 		counts: make(map[What]int), bySub: make(map[subCount]int), events: make(map[string][]string),
+		values: make(map[string][]string), updates: make(map[string][]broker.LogUpdate),
 		arrived: make(chan struct{}, 1),
 	}
 }
@@ -90,6 +97,12 @@ func (r *Recorder) Callbacks() broker.Callbacks {
 		Health: func(health broker.Health) {
 			defer r.alone()()
 			r.add(Record{What: Health, Health: health})
+		},
+		Value: func(channel string, payload []byte, received time.Time) {
+			r.add(Record{What: Value, Channel: channel, Payload: payload, Received: received})
+		},
+		Log: func(update broker.LogUpdate, received time.Time) {
+			r.add(Record{What: Log, Channel: update.Channel, Update: update, Received: received})
 		},
 	}
 }
@@ -122,9 +135,18 @@ func (r *Recorder) add(records ...Record) {
 		record := &records[index]
 		record.At = now
 		r.counts[record.What]++
-		if record.What == Event {
+		switch record.What {
+		case Event:
 			r.events[record.Channel] = append(r.events[record.Channel], string(record.Payload))
-		} else {
+		case Value:
+			text := NoValue
+			if record.Payload != nil {
+				text = string(record.Payload)
+			}
+			r.values[record.Channel] = append(r.values[record.Channel], text)
+		case Log:
+			r.updates[record.Channel] = append(r.updates[record.Channel], record.Update)
+		default:
 			r.bySub[subCount{record.What, record.Sub}]++
 		}
 	}
@@ -169,6 +191,63 @@ func (r *Recorder) Events(channel string) []string {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	return r.events[channel]
+}
+
+// NoValue stands for the absence of a value.
+const NoValue = "(no value)"
+
+// Values returns what was handed over of a State, [NoValue] for none. The slice is only to be
+// read.
+func (r *Recorder) Values(channel string) []string {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.values[channel]
+}
+
+// Updates returns what was handed over of a Log. The slice is only to be read.
+func (r *Recorder) Updates(channel string) []broker.LogUpdate {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.updates[channel]
+}
+
+// Entries returns the payloads of all entries that were handed over of a Log.
+func (r *Recorder) Entries(channel string) []string {
+	var entries []string
+	for _, update := range r.Updates(channel) {
+		for _, entry := range update.Entries {
+			entries = append(entries, string(entry.Payload))
+		}
+	}
+	return entries
+}
+
+// Holes returns the reasons of the holes that were told of a Log.
+func (r *Recorder) Holes(channel string) []proto.GapReason {
+	var holes []proto.GapReason
+	for _, update := range r.Updates(channel) {
+		if update.Hole {
+			holes = append(holes, update.Reason)
+		}
+	}
+	return holes
+}
+
+// WaitValue waits until the last value of a State is want and returns all of them.
+func (r *Recorder) WaitValue(t testing.TB, channel, want string) []string {
+	t.Helper()
+	r.Wait(t, fmt.Sprintf("%s to be %.100s", channel, want), func() bool {
+		values := r.Values(channel)
+		return len(values) > 0 && values[len(values)-1] == want
+	})
+	return r.Values(channel)
+}
+
+// WaitEntries waits until count entries of a Log came and returns their payloads.
+func (r *Recorder) WaitEntries(t testing.TB, channel string, count int) []string {
+	t.Helper()
+	r.Wait(t, fmt.Sprintf("%d entries of %s", count, channel), func() bool { return len(r.Entries(channel)) >= count })
+	return r.Entries(channel)
 }
 
 // WaitTimeout is how long waits of this package last before they fail the test.

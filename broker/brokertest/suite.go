@@ -50,6 +50,19 @@ func Run(t *testing.T, start func(t testing.TB) Engine) {
 		{"life cycle", testLife},
 		{"stats and health", testStats},
 		{"two brokers see one order", testTwo},
+		{"a state is told at once and when it changes", testState},
+		{"a state that is there comes before the confirmation", testStateThere},
+		{"a state that does not change is not told again", testStateSame},
+		{"the newest of many states comes", testStateNewest},
+		{"who comes back to a key is told anew", testKeyComesBack},
+		{"a log is told from its end on", testLog},
+		{"ten thousand entries of a log come once", testLogBurst},
+		{"kinds in one call", testMixedPublish},
+		{"a log's past is read in pages", testReadLog},
+		{"what was trimmed is a hole", testReadTrimmed},
+		{"a log of a broker that is away", testReadLogAway},
+		{"callbacks of keys may call back", testKeyCallBack},
+		{"no horizon overtakes what was handed over", testHorizon},
 	}
 	for _, one := range cases {
 		t.Run(one.name, func(t *testing.T) { one.run(t, start(t)) })
@@ -84,7 +97,7 @@ func sharded(channel string) broker.Subscription {
 func publish(t testing.TB, b broker.Broker, kind broker.Kind, channel string, payloads ...string) {
 	t.Helper()
 	for _, payload := range payloads {
-		err := b.Publish(context.Background(), []broker.Message{{Channel: channel, Payload: []byte(payload), Kind: kind}})
+		_, err := b.Publish(context.Background(), []broker.Message{{Channel: channel, Payload: []byte(payload), Kind: kind}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +158,7 @@ func testSilence(t *testing.T, e Engine) {
 func testBadName(t *testing.T, e Engine) {
 	b, r := e.Start(t, lingerLong)
 	longest := "job:" + strings.Repeat("1", 251)
-	for _, sub := range []broker.Subscription{plain(""), plain(longest + "1"), {Channel: "job:1", Kind: broker.Pattern + 1}} {
+	for _, sub := range []broker.Subscription{plain(""), plain(longest + "1"), {Channel: "job:1", Kind: broker.Log + 1}} {
 		b.Subscribe(sub)
 		b.Unsubscribe(sub)
 	}

@@ -15,10 +15,10 @@ import (
 // publishCommand is `millrace publish`.
 type publishCommand struct {
 	targetFlags
+	kindFlags
 
 	Channel string `arg:"" help:"The channel, such as job_progress:job_123."`
 	JSON    string `arg:"" name:"json" help:"The event, one JSON value; - reads one a line from standard input."`
-	Sharded bool   `name:"sharded" help:"With --redis: SPUBLISH, for namespaces with sharded: true."`
 	Verbose bool   `name:"verbose" short:"v" help:"Print the answer of each batch."`
 }
 
@@ -61,7 +61,7 @@ func (c *publishCommand) Run(world *process) error {
 	}
 	// An interrupt ends the process at once: it may be waiting for a line, which nothing ends.
 	ctx := context.Background()
-	sender, err := c.publisher(chosen, world)
+	sender, err := c.publisher(chosen, channel, world)
 	if err != nil {
 		return err
 	}
@@ -74,14 +74,18 @@ func (c *publishCommand) Run(world *process) error {
 	return errors.Join(err, sender.close())
 }
 
-func (c *publishCommand) publisher(chosen *target, world *process) (publisher, error) {
+func (c *publishCommand) publisher(chosen *target, channel proto.Channel, world *process) (publisher, error) {
+	if err := c.check(chosen); err != nil {
+		return nil, err
+	}
 	if chosen.gateway != nil {
-		if c.Sharded {
-			return nil, errUsage("--sharded goes with --redis: a gateway knows by its namespaces")
-		}
 		return newGatewayPublisher(chosen, world.stderr), nil
 	}
-	return newRedisPublisher(chosen, c.Sharded)
+	kind, maxLen, err := c.kindOf(chosen, channel)
+	if err != nil {
+		return nil, err
+	}
+	return newRedisPublisher(chosen, kind, maxLen)
 }
 
 // sending is the work of one publish command.

@@ -25,26 +25,24 @@ type redisPublisher struct {
 	target  *target
 	broker  broker.Broker
 	kind    broker.Kind
+	maxLen  int  // of a log
 	reached bool // Redis has taken something
 }
 
-func newRedisPublisher(chosen *target, sharded bool) (*redisPublisher, error) {
-	made := &redisPublisher{target: chosen}
-	if sharded {
-		made.kind = broker.Sharded
-	}
+func newRedisPublisher(chosen *target, kind broker.Kind, maxLen int) (*redisPublisher, error) {
 	redis, err := startRedis(chosen, broker.Callbacks{
 		Event:     func(string, []byte, time.Time) {},
 		Confirmed: func([]broker.Subscription, bool) {},
 		Lost:      func([]broker.Subscription) {},
 		Refused:   func(broker.Subscription, error) {},
 		Health:    func(broker.Health) {},
+		Value:     func(string, []byte, time.Time) {},
+		Log:       func(broker.LogUpdate, time.Time) {},
 	})
 	if err != nil {
 		return nil, err
 	}
-	made.broker = redis
-	return made, nil
+	return &redisPublisher{target: chosen, broker: redis, kind: kind, maxLen: maxLen}, nil
 }
 
 // startRedis makes a broker that begins to connect. Nothing is logged: what goes wrong is told by
@@ -62,27 +60,42 @@ func startRedis(chosen *target, callbacks broker.Callbacks) (broker.Broker, erro
 	return redis, nil
 }
 
-// publish gives an answer in the form of a gateway's.
+// publish gives an answer in the form of a gateway's: with the ids of what was added to a log,
+// which say nothing of other logs (a horizon of 0).
 func (p *redisPublisher) publish(ctx context.Context, channel proto.Channel, events [][]byte) (string, error) {
 	messages := make([]broker.Message, len(events))
 	for index, event := range events {
-		messages[index] = broker.Message{Channel: channel.Name(), Payload: event, Kind: p.kind}
+		messages[index] = broker.Message{Channel: channel.Name(), Payload: event, Kind: p.kind, MaxLen: p.maxLen}
 	}
-	if err := p.try(ctx, messages); err != nil {
+	positions, err := p.try(ctx, messages)
+	if err != nil {
 		return "", fmt.Errorf("publish %s at %s: %w; check that Redis runs and that --redis names it", channel.Name(), p.target.redis, err)
 	}
 	p.reached = true
-	return fmt.Sprintf(`{"published":%d,"distributed":true}`, len(events)), nil
+	var ids []byte
+	for index, position := range positions {
+		if index == 0 {
+			ids = append(ids, `,"ids":[`...)
+		} else {
+			ids = append(ids, ',')
+		}
+		ids = append(ids, '"') // a channel's name needs no escape
+		ids = append(proto.AppendLogID(ids, channel.Name(), position.Milliseconds, position.Sequence, 0), '"')
+	}
+	if len(ids) > 0 {
+		ids = append(ids, ']')
+	}
+	return fmt.Sprintf(`{"published":%d%s,"distributed":true}`, len(events), ids), nil
 }
 
 // try waits for the first connection. Once Redis was reached a failure is told at once: the
 // events may have arrived, and sending them again is the user's decision.
-func (p *redisPublisher) try(ctx context.Context, messages []broker.Message) error {
+func (p *redisPublisher) try(ctx context.Context, messages []broker.Message) ([]broker.Position, error) {
 	deadline := time.Now().Add(redisWait)
 	for {
-		err := p.broker.Publish(ctx, messages)
+		positions, err := p.broker.Publish(ctx, messages)
 		if err == nil || p.reached || !errors.Is(err, broker.ErrUnavailable) || time.Now().After(deadline) {
-			return err
+			return positions, err
 		}
 		time.Sleep(redisRetry)
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,6 +115,82 @@ func TestShardedByRedis(t *testing.T) {
 	started.signal(syscall.SIGINT)
 	if got := datas(t, started.wait().stdout); fmt.Sprint(got) != "[2]" {
 		t.Errorf("got %v: SSUBSCRIBE never hears PUBLISH", got)
+	}
+}
+
+// TestPublishByMode: what is written where, by the flag or by the namespaces of the configuration.
+func TestPublishByMode(t *testing.T) {
+	server := redistest.Start(t)
+	config := filepath.Join(t.TempDir(), "c.yaml")
+	namespaces := "namespaces:\n  jobs: {mode: log, maxlen: 2}\n  metrics: {mode: state}\n"
+	if err := os.WriteFile(config, []byte(namespaces), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	publish := func(arguments ...string) outcome {
+		return (&invocation{arguments: append([]string{"publish", "-v", "--redis", server.URL()}, arguments...)}).run(t)
+	}
+	for _, test := range []struct {
+		name      string
+		arguments []string
+		command   []string // what redis-cli then says
+		want      string
+	}{
+		{"state by the flag", []string{"a:1", `{"n":1}`, "--mode", "state"}, []string{"GET", "a:1"}, `{"n":1}`},
+		{"log by the flag", []string{"a:2", `{"n":2}`, "--mode", "log"}, []string{"XLEN", "a:2"}, "1"},
+		{"state by the file", []string{"metrics:1", `{"n":3}`, "--config", config}, []string{"GET", "metrics:1"}, `{"n":3}`},
+		{"log by the file", []string{"jobs:1", `{"n":4}`, "--config", config}, []string{"XLEN", "jobs:1"}, "1"},
+		{"events by the flag", []string{"jobs:2", "5", "--config", config, "--mode", "events"}, []string{"EXISTS", "jobs:2"}, "0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ran := publish(test.arguments...)
+			if ran.code != 0 {
+				t.Fatalf("exit code %d: %s", ran.code, ran.stderr)
+			}
+			if got := strings.TrimSpace(server.CLI(t, test.command...)); got != test.want {
+				t.Errorf("%v is %q, want %q", test.command, got, test.want)
+			}
+			var answer struct{ IDs []string }
+			if err := json.Unmarshal([]byte(ran.stdout), &answer); err != nil {
+				t.Fatal(err)
+			}
+			if isLog := test.command[0] == "XLEN"; isLog != (len(answer.IDs) == 1) || isLog && !strings.HasPrefix(answer.IDs[0], test.arguments[0]+"/") {
+				t.Errorf("the answer is %s", ran.stdout)
+			}
+		})
+	}
+	for name, arguments := range map[string][]string{
+		"a mode that there is not": {"a:1", "1", "--mode", "queue"},
+		"sharded and a log":        {"a:1", "1", "--mode", "log", "--sharded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if ran := publish(arguments...); ran.code != 2 {
+				t.Errorf("exit code %d: %s", ran.code, ran.stderr)
+			}
+		})
+	}
+}
+
+// TestTailByMode: a state's value at once and its end, a log's entries with their ids.
+func TestTailByMode(t *testing.T) {
+	server := redistest.Start(t)
+	server.CLI(t, "SET", "metrics:1", `{"n":1}`)
+	state := tailing(t, server, "--json", "--mode", "state", "metrics:1", "metrics:none")
+	log := tailing(t, server, "--json", "--mode", "log", "jobs:1")
+	state.waitFor(`{"channel":"metrics:1","id":"","event":"message","data":{"n":1}}`)
+	server.CLI(t, "SET", "metrics:1", `{"type":"metrics","n":2}`)
+	state.waitFor(`{"channel":"metrics:1","id":"","event":"metrics","data":{"type":"metrics","n":2}}`)
+	server.CLI(t, "DEL", "metrics:1")
+	state.waitFor(`{"channel":"metrics:1","id":"","event":"deleted","data":{"type":"deleted","channel":"metrics:1"}}`)
+	server.CLI(t, "XADD", "jobs:1", "7-1", "data", `{"n":1}`)
+	log.waitFor(`{"channel":"jobs:1","id":"jobs:1/7-1/`)
+	server.CLI(t, "DEL", "jobs:1")
+	log.waitFor(`"event":"gap"`)
+	for _, started := range []*running{state, log} {
+		started.signal(syscall.SIGINT)
+		ended := started.wait()
+		if ended.code != 0 || strings.Contains(ended.stdout, "metrics:none") {
+			t.Errorf("exit code %d: %s%s", ended.code, ended.stdout, ended.stderr)
+		}
 	}
 }
 

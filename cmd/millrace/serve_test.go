@@ -173,7 +173,8 @@ func TestGatewayOptions(t *testing.T) {
 	want := gateway.Limits{
 		MaxConnectionsPerUser: 100, MaxConnectionsPerAddress: 1000, MaxSubscriptions: 100, MaxHeaderBytes: 16 << 10,
 		MaxMessageBytes: 64 << 10, MaxEventBytes: 1 << 20, MaxQueueBytes: 1 << 20, MaxStreamAge: gateway.NoLimit,
-		CommandsPerSecond: 50, AcceptRate: gateway.NoLimit, HandshakeTimeout: 10 * time.Second, DrainTimeout: 20 * time.Second,
+		MaxQueueAge: 30 * time.Second, ProgressTimeout: time.Minute, MaxReplayBytes: 64 << 20, CommandsPerSecond: 50,
+		AcceptRate: gateway.NoLimit, HandshakeTimeout: 10 * time.Second, DrainTimeout: 20 * time.Second,
 	}
 	if options.Limits != want {
 		t.Errorf("got %+v\nwant %+v", options.Limits, want)
@@ -187,7 +188,8 @@ func TestGatewayOptions(t *testing.T) {
 	configured.LimitSettings = settings.LimitSettings{}
 	unlimited := gateway.Limits{
 		MaxConnections: -1, MaxConnectionsPerUser: -1, MaxConnectionsPerAddress: -1, MaxSubscriptions: -1, MaxHeaderBytes: -1, MaxMessageBytes: -1,
-		MaxEventBytes: -1, MaxQueueBytes: -1, MaxStreamAge: -1, CommandsPerSecond: -1, AcceptRate: -1, HandshakeTimeout: -1, DrainTimeout: -1,
+		MaxEventBytes: -1, MaxQueueBytes: -1, MaxQueueAge: -1, ProgressTimeout: -1, MaxReplayBytes: -1, MaxStreamAge: -1,
+		CommandsPerSecond: -1, AcceptRate: -1, HandshakeTimeout: -1, DrainTimeout: -1,
 	}
 	if got := gatewayOptions(&configured, settings.Keys{}, nil).Limits; got != unlimited {
 		t.Errorf("got %+v", got)

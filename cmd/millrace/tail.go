@@ -11,9 +11,9 @@ import (
 // tailCommand is `millrace tail`.
 type tailCommand struct {
 	targetFlags
+	kindFlags
 
 	Channels []string `arg:"" name:"channel" help:"Channels, such as job_progress:job_123; TYPE:* where the namespace allows it."`
-	Sharded  bool     `name:"sharded" help:"With --redis: SSUBSCRIBE, for namespaces with sharded: true."`
 	JSON     bool     `name:"json" help:"Print each event as one line of JSON: channel, id, event, data."`
 }
 
@@ -30,13 +30,13 @@ func (c *tailCommand) Run(world *process) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	output := newPrinter(world, c.JSON, channels)
-	switch {
-	case chosen.gateway != nil && c.Sharded:
-		return errUsage("--sharded goes with --redis: a gateway knows by its namespaces")
-	case chosen.gateway != nil:
+	if err := c.check(chosen); err != nil {
+		return err
+	}
+	if chosen.gateway != nil {
 		err = newStream(chosen, channels, output).run(ctx)
-	default:
-		err = tailRedis(ctx, chosen, channels, c.Sharded, output)
+	} else {
+		err = c.tailRedis(ctx, chosen, channels, output)
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil // interrupted, which is how one ends it

@@ -15,11 +15,13 @@ import (
 // and told as a gap, as a gateway would.
 const tailQueueMax = 4096
 
-// tailItem is an event, or word of a loss.
+// tailItem is an event, the end of a value, or word of a loss.
 type tailItem struct {
 	channel string
+	id      string
 	payload []byte
-	gap     bool
+	deleted bool   // a state has no value
+	gap     string // the reason of a loss, or ""
 }
 
 // redisTail prints what is published on Redis, without a gateway. The broker's callbacks post,
@@ -32,43 +34,58 @@ type redisTail struct {
 	dropped   atomic.Int64
 	confirmed chan int   // how many subscriptions, the first time
 	refused   chan error // the first one
+
+	shown map[string]bool // channels of which something was printed; the command's own
 }
 
 // tailRedis prints until ctx ends or Redis refuses a channel.
-func tailRedis(ctx context.Context, chosen *target, channels []proto.Channel, sharded bool, output *printer) error {
+func (c *tailCommand) tailRedis(ctx context.Context, chosen *target, channels []proto.Channel, output *printer) error {
+	subscriptions := make([]broker.Subscription, len(channels))
+	for index, channel := range channels {
+		kind, _, err := c.kindOf(chosen, channel)
+		if err != nil {
+			return err
+		}
+		subscriptions[index] = broker.Subscription{Channel: channel.Name(), Kind: kind}
+	}
 	tail := &redisTail{
 		target: chosen, output: output,
 		queue: make(chan tailItem, tailQueueMax), confirmed: make(chan int, len(channels)), refused: make(chan error, 1),
+		shown: make(map[string]bool),
 	}
 	redis, err := startRedis(chosen, broker.Callbacks{
-		Event: tail.event, Confirmed: tail.confirm, Refused: tail.refuse,
+		Event: tail.event, Value: tail.value, Log: tail.log, Confirmed: tail.confirm, Refused: tail.refuse,
 		Lost:   func([]broker.Subscription) {}, // told as a gap when it is mended
 		Health: func(broker.Health) {},
 	})
 	if err != nil {
 		return err
 	}
-	for _, channel := range channels {
-		redis.Subscribe(broker.Subscription{Channel: channel.Name(), Kind: kindOf(channel, sharded)})
+	for _, subscription := range subscriptions {
+		redis.Subscribe(subscription)
 	}
 	return errors.Join(tail.run(ctx, len(channels), redis.Health), redis.Close())
-}
-
-// kindOf gives the kind of subscription that hears a channel.
-func kindOf(channel proto.Channel, sharded bool) broker.Kind {
-	switch {
-	case channel.Wildcard():
-		return broker.Pattern
-	case sharded:
-		return broker.Sharded
-	default:
-		return broker.Plain
-	}
 }
 
 // event is the broker's callback. It does not wait.
 func (t *redisTail) event(channel string, payload []byte, _ time.Time) {
 	t.post(tailItem{channel: channel, payload: payload})
+}
+
+// value is the broker's callback: what a state is now.
+func (t *redisTail) value(channel string, payload []byte, _ time.Time) {
+	t.post(tailItem{channel: channel, payload: payload, deleted: payload == nil})
+}
+
+// log is the broker's callback: what was appended to a log.
+func (t *redisTail) log(update broker.LogUpdate, _ time.Time) {
+	if update.Hole {
+		t.post(tailItem{channel: update.Channel, gap: update.Reason.String()})
+	}
+	for _, entry := range update.Entries {
+		id := proto.AppendLogID(nil, update.Channel, entry.Position.Milliseconds, entry.Position.Sequence, update.Horizon)
+		t.post(tailItem{channel: update.Channel, id: string(id), payload: entry.Payload})
+	}
 }
 
 func (t *redisTail) post(item tailItem) {
@@ -83,7 +100,7 @@ func (t *redisTail) post(item tailItem) {
 func (t *redisTail) confirm(subscriptions []broker.Subscription, lost bool) {
 	for _, subscription := range subscriptions {
 		if lost {
-			t.post(tailItem{channel: subscription.Channel, gap: true})
+			t.post(tailItem{channel: subscription.Channel, gap: proto.GapBroker.String()})
 		}
 	}
 	select {
@@ -135,9 +152,15 @@ func (t *redisTail) print(item tailItem) error {
 			return err
 		}
 	}
-	if item.gap {
-		return t.output.print(gapOf(item.channel, "broker"))
+	switch {
+	case item.gap != "":
+		return t.output.print(gapOf(item.channel, item.gap))
+	case item.deleted && !t.shown[item.channel]:
+		return nil // there is no value yet, and that is no news
+	case item.deleted:
+		return t.output.print(printed{channel: item.channel, event: "deleted", data: proto.AppendDeleted(nil, item.channel)})
 	}
+	t.shown[item.channel] = true
 	name := "message"
 	channel, err := proto.ParseChannel(item.channel)
 	if err == nil {
@@ -149,7 +172,7 @@ func (t *redisTail) print(item tailItem) error {
 	if err != nil {
 		t.output.note("%s: a gateway would drop this event: %v", printable(item.channel), err)
 	}
-	return t.output.print(printed{channel: item.channel, event: name, data: item.payload})
+	return t.output.print(printed{channel: item.channel, id: item.id, event: name, data: item.payload})
 }
 
 // eventName gives the name of the event on the SSE wire.

@@ -12,12 +12,6 @@ import (
 	"github.com/millrace/millrace/proto"
 )
 
-// Mode says how events of a namespace travel.
-type Mode string
-
-// Events is pub/sub: fleeting, in Redis's order. It is the only mode of this version.
-const Events Mode = "events"
-
 // Access says who may listen to the channels of a namespace.
 type Access string
 
@@ -59,10 +53,11 @@ const (
 	WebhookAgeMax = time.Hour
 )
 
-// Namespace says what the channels of one type are. The zero value is mode events, any number of
-// parts, no wildcard; Access has no default where there is authentication.
+// Namespace says what the channels of one type are. The zero value is mode events with the default
+// replay, any number of parts, no wildcard; Access has no default where there is authentication.
 type Namespace struct {
-	// Mode: empty means events.
+	// Mode says how workers publish: empty means events. Throttle is not for mode log; Replay,
+	// IDField, Batch, Conflate, ConflateBy, Wildcard, Sharded and LocalFirst are for events only.
 	Mode Mode `yaml:"mode,omitempty" json:"mode,omitempty"`
 	// Access decides who may listen; it has no meaning without authentication.
 	Access Access `yaml:"access,omitempty" json:"access,omitempty"`
@@ -74,6 +69,26 @@ type Namespace struct {
 	Wildcard bool `yaml:"wildcard,omitempty" json:"wildcard,omitempty"`
 	// Sharded means that workers use SPUBLISH.
 	Sharded bool `yaml:"sharded,omitempty" json:"sharded,omitempty"`
+	// Replay is what is kept for clients that come back.
+	Replay Replay `yaml:"replay,omitempty" json:"replay,omitzero"`
+	// MaxLen is about how many of its newest entries a log keeps when something is published
+	// through a gateway (XADD MAXLEN ~). Nil: 10,000. 0: no bound. Workers bound their own XADDs.
+	// Only with mode log.
+	MaxLen *int `yaml:"maxlen,omitempty" json:"maxlen,omitempty"`
+	// IDField names a member of the payload, a text or a number that is unique per event, which
+	// becomes the event's id CHANNEL/=VALUE: one that every gateway knows.
+	IDField string `yaml:"id_field,omitempty" json:"id_field,omitempty"`
+	// Throttle is the shortest time between two events of one channel: the newest of an interval
+	// is sent at its end. 0: none; else 1 ms to 1 min.
+	Throttle time.Duration `yaml:"throttle,omitempty" json:"throttle,omitempty"`
+	// Batch gathers the events of a channel for so long and sends them as one. 0: none; else 1 ms
+	// to 1 min. Not together with Throttle.
+	Batch time.Duration `yaml:"batch,omitempty" json:"batch,omitempty"`
+	// Conflate gives a client that lags only the newest event of a channel, instead of a gap.
+	Conflate bool `yaml:"conflate,omitempty" json:"conflate,omitempty"`
+	// ConflateBy names a member of the payload: a client that lags gets the newest event for each
+	// value of it. Needs Conflate.
+	ConflateBy string `yaml:"conflate_by,omitempty" json:"conflate_by,omitempty"`
 	// Webhook must be there with access webhook, and only then.
 	Webhook *Webhook `yaml:"webhook,omitempty" json:"webhook,omitempty"`
 	// LocalFirst gives own events to own subscribers before Redis has them.
@@ -126,15 +141,14 @@ func Problems(err error) []*SettingError {
 // joined [*SettingError]s, or nil. Whether access may be left out is for [New] to say.
 func (n *Namespace) Validate(name string) error {
 	var problems []error
-	wrong := func(key, format string, arguments ...any) {
+	wrong := complain(func(key, format string, arguments ...any) {
 		problems = append(problems, settingError(name, key, format, arguments...))
-	}
+	})
 	if name != DefaultType && !isType(name) {
 		wrong("", "not a channel type; a type has 1 to 128 of the characters A-Z a-z 0-9 _ . @ = | + - and does not start with __")
 	}
-	if n.Mode != "" && n.Mode != Events {
-		wrong("mode", "%q is not known; %q is the only mode of this version", n.Mode, Events)
-	}
+	n.validateMode(wrong)
+	n.validateBounds(wrong)
 	known := []Access{Public, User, Owner, Token, None, ByWebhook}
 	if n.Access != "" && !slices.Contains(known, n.Access) {
 		wrong("access", "%q is not known; use one of %s", n.Access, listOf(known))
@@ -185,7 +199,7 @@ func (n *Namespace) ClosesOnDenied() bool { return n.OnDenied != ErrorOnDenied }
 
 // completed gives a copy with the defaults filled in that shares nothing with n.
 func (n Namespace) completed() *Namespace {
-	n.Mode = cmp.Or(n.Mode, Events)
+	n.completeMode()
 	n.Access = cmp.Or(n.Access, None)
 	n.OnDenied = cmp.Or(n.OnDenied, CloseOnDenied)
 	if n.Webhook != nil {
@@ -199,13 +213,19 @@ func (n Namespace) completed() *Namespace {
 
 // Defaults gives the namespaces that exist where none are configured, in a map that is the
 // caller's: alerts (owner), job_progress, video_render and campaign_metrics (user), and the
-// default for every other type, which is open without authentication and closed with it.
-func Defaults(authenticated bool) map[string]Namespace {
+// default for every other type, which is open without authentication and closed with it. All have
+// mode events, but for the demonstration, which shows the others too: there campaign_metrics is a
+// state and job_progress a log.
+func Defaults(authenticated, demo bool) map[string]Namespace {
+	metrics, progress := Events, Events
+	if demo {
+		metrics, progress = State, Log
+	}
 	return map[string]Namespace{
 		"alerts":           {Mode: Events, Access: Owner, Parts: 2},
-		"job_progress":     {Mode: Events, Access: User},
+		"job_progress":     {Mode: progress, Access: User},
 		"video_render":     {Mode: Events, Access: User},
-		"campaign_metrics": {Mode: Events, Access: User},
+		"campaign_metrics": {Mode: metrics, Access: User},
 		DefaultType:        defaultNamespace(authenticated),
 	}
 }

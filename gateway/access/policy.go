@@ -24,6 +24,8 @@ type Options struct {
 	Broadcast []string
 	// Authenticated says that tokens are verified; without it every channel is open.
 	Authenticated bool
+	// Demo takes the demonstration's namespaces where Namespaces is nil.
+	Demo bool
 
 	// Transport carries the questions to webhooks; nil is a transport of the package's own.
 	Transport http.RoundTripper
@@ -52,7 +54,7 @@ type Policy struct {
 func New(options Options) (*Policy, error) {
 	configured := options.Namespaces
 	if configured == nil {
-		configured = Defaults(options.Authenticated)
+		configured = Defaults(options.Authenticated, options.Demo)
 		if options.Personal == nil {
 			options.Personal = []string{"alerts"}
 		}
@@ -164,6 +166,13 @@ func (p *Policy) Namespace(typ string) *Namespace {
 		return namespace
 	}
 	return p.fallback
+}
+
+// Types gives the types that have a namespace of their own, in order, in a slice that is the
+// caller's.
+func (p *Policy) Types() []string {
+	types := slices.Sorted(maps.Keys(p.namespaces))
+	return slices.DeleteFunc(types, func(typ string) bool { return typ == DefaultType })
 }
 
 // AnyPublic reports whether somebody without a token can listen to anything at all.

@@ -268,7 +268,7 @@ func TestNewSaysAllThatIsWrong(t *testing.T) {
 		options Options
 		want    []string
 	}{
-		"mode":                {Options{Namespaces: map[string]Namespace{"a": {Mode: "log"}}}, []string{`namespaces.a.mode: "log" is not known; "events" is the only mode`}},
+		"mode":                {Options{Namespaces: map[string]Namespace{"a": {Mode: "logs"}}}, []string{`namespaces.a.mode: "logs" is not known; use one of events, log, state`}},
 		"access":              {Options{Namespaces: map[string]Namespace{"a": {Access: "everyone"}}}, []string{`namespaces.a.access: "everyone" is not known; use one of public, user, owner, token, none, webhook`}},
 		"access missing":      {Options{Authenticated: true, Namespaces: map[string]Namespace{"a": {}}}, []string{"namespaces.a.access: missing"}},
 		"parts":               {Options{Namespaces: map[string]Namespace{"a": {Parts: 4}}}, []string{"namespaces.a.parts: 4 is not possible"}},
@@ -288,7 +288,7 @@ func TestNewSaysAllThatIsWrong(t *testing.T) {
 		"personal, parts":  {Options{Namespaces: map[string]Namespace{"a": {Parts: 3}}, Personal: []string{"a"}}, []string{"personal[0]: a:USER has 2 parts but the namespace a asks for 3"}},
 		"broadcast":        {Options{Broadcast: []string{"a:b", "a", "a:*", "a:b:c:d", "__a:b", "a:" + strings.Repeat("b", 300)}}, []string{"broadcast[1]: bad channel", "broadcast[2]: TYPE:* is no channel", "broadcast[3]: bad channel", "broadcast[4]: bad channel", "broadcast[5]: bad channel"}},
 		"broadcast, parts": {Options{Broadcast: []string{"alerts:1:2"}}, []string{"broadcast[0]: has 3 parts but the namespace alerts asks for 2"}},
-		"several": {Options{Authenticated: true, Namespaces: map[string]Namespace{"b": {Parts: 1, Mode: "state"}, "a": {Access: "x"}}, Personal: []string{""}}, []string{
+		"several": {Options{Authenticated: true, Namespaces: map[string]Namespace{"b": {Parts: 1, Mode: "stat"}, "a": {Access: "x"}}, Personal: []string{""}}, []string{
 			"namespaces.a.access", "namespaces.b.mode", "namespaces.b.parts", "namespaces.b.access: missing", "personal[0]",
 		}},
 	} {

@@ -99,13 +99,16 @@ func (c *Cluster) Owner(slot int) *Server {
 	return nil
 }
 
-// Migrate gives an empty slot to another node, as a resharding does.
+// Migrate gives a slot and its keys to another node, as a resharding does.
 func (c *Cluster) Migrate(t testing.TB, slot int, from, to *Server) {
 	t.Helper()
 	fromID, toID := from.CLI(t, "CLUSTER", "MYID"), to.CLI(t, "CLUSTER", "MYID")
 	number := strconv.Itoa(slot)
 	to.CLI(t, "CLUSTER", "SETSLOT", number, "IMPORTING", fromID)
 	from.CLI(t, "CLUSTER", "SETSLOT", number, "MIGRATING", toID)
+	for _, key := range strings.Fields(from.CLI(t, "CLUSTER", "GETKEYSINSLOT", number, "1000")) {
+		from.CLI(t, "MIGRATE", "127.0.0.1", strconv.Itoa(to.Port), key, "0", "5000")
+	}
 	to.CLI(t, "CLUSTER", "SETSLOT", number, "NODE", toID)
 	from.CLI(t, "CLUSTER", "SETSLOT", number, "NODE", toID)
 }

@@ -143,7 +143,7 @@ func (l *Loaded) checkTokens() {
 func (l *Loaded) checkChannels() {
 	policy, err := access.New(access.Options{
 		Namespaces: l.Settings.Namespaces, Personal: l.Settings.Personal, Broadcast: l.Settings.Broadcast,
-		Authenticated: l.Settings.Authenticated(), Logger: slog.New(slog.DiscardHandler),
+		Authenticated: l.Settings.Authenticated(), Demo: l.Settings.Demo, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		l.join(err)
@@ -183,7 +183,7 @@ func (l *Loaded) Note(err error) {
 // the file has none.
 func (s *Settings) EffectiveChannels() ChannelSettings {
 	effective := s.ChannelSettings
-	builtIn := access.Defaults(s.Authenticated())
+	builtIn := access.Defaults(s.Authenticated(), s.Demo)
 	if effective.Namespaces == nil {
 		effective.Namespaces = builtIn
 		if effective.Personal == nil {

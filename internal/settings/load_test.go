@@ -80,7 +80,7 @@ func TestEverySettingFromEveryLayer(t *testing.T) {
 		"auth-jwks-url": "https://id.example/keys", "auth-audience": "a", "auth-issuer": "i", "user-claim": "uid",
 		"insecure-no-auth": "true", "max-connections": "7", "max-connections-per-user": "7", "max-connections-per-address": "7",
 		"max-subscriptions": "7", "max-header-bytes": "8k", "max-message-bytes": "1m", "max-event-bytes": "2MiB",
-		"max-queue-bytes": "3MiB", "max-stream-age": "1h", "commands-per-second": "7", "accept-rate": "7",
+		"max-queue-bytes": "3MiB", "max-queue-age": "7s", "progress-timeout": "8s", "max-replay-bytes": "1MiB", "max-stream-age": "1h", "commands-per-second": "7", "accept-rate": "7",
 		"handshake-timeout": "3s", "drain-timeout": "4s", "log-level": "debug", "log-format": "json",
 	}
 	for _, field := range Fields() {

@@ -30,8 +30,8 @@ type ServerSettings struct {
 	ReusePort      bool     `name:"reuse-port" group:"Server" help:"Let several gateways of this machine share the address (SO_REUSEPORT)." bound:"true or false"`
 	AllowedOrigins []Origin `name:"allowed-origins" placeholder:"ORIGIN" group:"Server" help:"Origins, besides the Host itself, whose pages may connect." bound:"scheme://host[:port], exactly"`
 	TrustedProxies []Prefix `name:"trusted-proxies" placeholder:"CIDR" group:"Server" help:"Proxies whose X-Forwarded-For is believed." bound:"addresses or CIDR ranges"`
-	Loops          Count    `name:"loops" default:"auto" auto:"yes" zero:"no" min:"1" max:"63" group:"Server" help:"Event loops; auto: all cores up to 3, one fewer from 4 on." bound:"auto, or 1 to 63"`
-	Demo           bool     `name:"demo" group:"Server" help:"Publish this process's own measurements, for a page with live data." bound:"true or false"`
+	Loops          Count    `name:"loops" default:"auto" auto:"yes" zero:"no" min:"1" max:"62" group:"Server" help:"Event loops; auto: all cores up to 3, one fewer from 4 on." bound:"auto, or 1 to 62"`
+	Demo           bool     `name:"demo" group:"Server" help:"Run example workers in this process, for a page with live data; without namespaces campaign_metrics is then a state and job_progress a log." bound:"true or false"`
 }
 
 // RedisSettings says where events come from.
@@ -68,6 +68,9 @@ type LimitSettings struct {
 	MaxMessageBytes          Size     `name:"max-message-bytes" default:"64KiB" zero:"no" min:"256" max:"64MiB" group:"Limits (0: no limit)" help:"One WebSocket message of a client." bound:"256 to 64MiB"`
 	MaxEventBytes            Size     `name:"max-event-bytes" default:"1MiB" min:"256" max:"64MiB" group:"Limits (0: no limit)" help:"One published event." bound:"0, or 256 to 64MiB"`
 	MaxQueueBytes            Size     `name:"max-queue-bytes" default:"1MiB" min:"256KiB" max:"1GiB" group:"Limits (0: no limit)" help:"Unsent bytes of one stream, before a slow reader loses events (and is told so)." bound:"0, or 256KiB to 1GiB"`
+	MaxQueueAge              Duration `name:"max-queue-age" default:"30s" min:"1s" max:"1h" group:"Limits (0: no limit)" help:"Age of a stream's unsent bytes at which it counts as slow, as with too many of them." bound:"0, or 1s to 1h"`
+	ProgressTimeout          Duration `name:"progress-timeout" default:"60s" min:"1s" max:"1h" group:"Limits (0: no limit)" help:"A stream whose socket took nothing for so long, while something waits, is closed." bound:"0, or 1s to 1h"`
+	MaxReplayBytes           Size     `name:"max-replay-bytes" default:"64MiB" min:"64KiB" max:"64GiB" group:"Limits (0: no limit)" help:"Events kept in memory for clients that come back, all channels together." bound:"0, or 64KiB to 64GiB"`
 	MaxStreamAge             Duration `name:"max-stream-age" default:"0" min:"1s" group:"Limits (0: no limit)" help:"Age at which a stream is closed, jittered; clients come back." bound:"0, or at least 1s"`
 	CommandsPerSecond        Count    `name:"commands-per-second" default:"50" max:"1000000" group:"Limits (0: no limit)" help:"WebSocket commands of one stream; four times as many in a burst." bound:"0, or up to 1000000"`
 	AcceptRate               Count    `name:"accept-rate" default:"0" max:"10000000" group:"Limits (0: no limit)" help:"New connections a second." bound:"0, or up to 10000000"`

@@ -1,0 +1,241 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/netio"
+	"github.com/millrace/millrace/proto"
+)
+
+// adminPiece is how many streams of a loop are looked at in one go for those of a user, so that
+// no loop stands still for the sake of an operator.
+const adminPiece = 8192
+
+// serveDisconnect is POST /api/admin/disconnect?client=ID or ?user=ID: it ends streams of this
+// gateway.
+func (g *Gateway) serveDisconnect(w http.ResponseWriter, r *http.Request) {
+	g.administer(w, r, "disconnected", func(s *sessions, slot netio.Slot) bool {
+		s.disconnect(slot)
+		return true
+	})
+}
+
+// serveUnsubscribe is POST /api/admin/unsubscribe?client=ID or ?user=ID, &channel=C: it takes a
+// channel from streams of this gateway.
+func (g *Gateway) serveUnsubscribe(w http.ResponseWriter, r *http.Request) {
+	channel, err := proto.ParseChannel(r.FormValue("channel"))
+	if err != nil {
+		g.answer(w, r, refusalOf(err))
+		return
+	}
+	g.administer(w, r, "unsubscribed", func(s *sessions, slot netio.Slot) bool { return s.unsubscribeFrom(slot, channel) })
+}
+
+// administer does something to the streams that a request names, and answers how many it was done
+// to, under the name outcome.
+func (g *Gateway) administer(w http.ResponseWriter, r *http.Request, outcome string, do func(*sessions, netio.Slot) bool) {
+	// On the admin listener nobody was asked who they are; a page in somebody's browser is kept
+	// out all the same.
+	if err := auth.CheckOrigin(r, auth.SourceNone, g.origins, g.proxies); err != nil {
+		g.answer(w, r, refusalOf(err))
+		return
+	}
+	client, user := r.FormValue("client"), r.FormValue("user")
+	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+	defer cancel()
+	count, err := 0, error(nil)
+	switch {
+	case (client == "") == (user == ""):
+		g.answer(w, r, refuse(refuseBadRequest, "name either client=, as connected told it, or user="))
+		return
+	case client != "":
+		err = g.direct(ctx, client, func(s *sessions, slot netio.Slot) {
+			if do(s, slot) {
+				count = 1
+			}
+		})
+	default:
+		count, err = g.eachOf(ctx, user, do)
+	}
+	if err != nil {
+		g.answer(w, r, adminRefusal(err))
+		return
+	}
+	g.logger.Info("an operator acted on streams", "outcome", outcome, "client", client, "user", user, "channel", r.FormValue("channel"), "streams", count)
+	answerJSON(w, http.StatusOK, map[string]int{outcome: count})
+}
+
+func adminRefusal(err error) *refusal {
+	if errors.Is(err, ErrNoClient) {
+		return refuse(refuseNotFound, "there is no such client on this gateway, or it is gone; each gateway knows its own streams only")
+	}
+	return refuse(refuseOverloaded, "a loop does not answer")
+}
+
+// eachOf does something to every stream of a user, and counts those that it was done to.
+func (g *Gateway) eachOf(ctx context.Context, user string, do func(*sessions, netio.Slot) bool) (int, error) {
+	count := 0
+	for _, s := range g.sessions {
+		for first, more := netio.Slot(1), true; more; first += adminPiece {
+			err := s.loop.Do(ctx, func() {
+				more = first+adminPiece <= s.highest
+				for slot := first; slot < first+adminPiece && slot <= s.highest; slot++ {
+					one := s.at(slot)
+					if one.flags&sessionHere != 0 && s.loop.Open(slot) && s.who(one).User == user && do(s, slot) {
+						count++
+					}
+				}
+			})
+			if err != nil {
+				return 0, err // and not count: the loop may still be at it
+			}
+		}
+	}
+	return count, nil
+}
+
+// disconnect ends a stream because an operator says so.
+func (s *sessions) disconnect(slot netio.Slot) {
+	if s.at(slot).flags&sessionWebSocket != 0 {
+		s.closeWebSocket(slot, endDisconnected, "Disconnected")
+		return
+	}
+	s.endSSE(slot, endDisconnected, "disconnected", "an operator has ended this stream")
+}
+
+// unsubscribeFrom takes a channel from a stream, tells its client, and reports whether it had it.
+func (s *sessions) unsubscribeFrom(slot netio.Slot, channel proto.Channel) bool {
+	s.dropAsks(slot, channel)
+	if !s.shard.Unsubscribe(slot, channel) {
+		return false
+	}
+	s.debug(slot, "unsubscribed", "channel", channel.Name())
+	s.say(slot, "unsubscribed", proto.AppendUnsubscribed(nil, channel.Name(), nil))
+	s.greetIfNothingWaits(slot, s.at(slot))
+	return true
+}
+
+// Explanation says how one stream stands: the answer of GET /api/admin/explain.
+type Explanation struct {
+	Client     string               `json:"client"`
+	User       string               `json:"user,omitempty"` // empty: anonymous
+	Wire       string               `json:"wire"`           // sse, sse_plain, text or envelope
+	Greeted    bool                 `json:"greeted"`        // connected was said
+	AgeMinutes int                  `json:"ageMinutes"`     // since then; begins anew after 45 days
+	Channels   []ChannelExplanation `json:"channels"`
+	Queue      QueueExplanation     `json:"queue"`
+	Peer       PeerExplanation      `json:"peer"`
+	// Dropped and Conflated count events since the stream has been behind on a channel; 0 if it
+	// is not.
+	Dropped   uint64 `json:"dropped"`
+	Conflated uint64 `json:"conflated"`
+	// GapsDue counts the channels that a gap will be told of as soon as the queue is empty.
+	GapsDue int `json:"gapsDue"`
+}
+
+// ChannelExplanation says how a stream stands in one of its channels.
+type ChannelExplanation struct {
+	Channel string `json:"channel"`
+	Mode    string `json:"mode"` // events, log or state
+	// State is live, or asked (Redis has not confirmed), waiting (the client is not told yet),
+	// replayed (has more than the channel's flow brought), dropping (lags: a gap will say so),
+	// newest (lags: the newest will be sent), reading (a log is read for it), unknown_position.
+	State string `json:"state"`
+	// Position is the id of the last event that the stream has, or that it will go on from.
+	Position string `json:"position,omitempty"`
+	Streams  int    `json:"streams"` // that hear the channel on the same loop
+}
+
+// QueueExplanation says what waits in this process for a stream.
+type QueueExplanation struct {
+	Frames      int   `json:"frames"`
+	Bytes       int   `json:"bytes"`
+	OldestMs    int64 `json:"oldestMs"`    // how long the oldest has waited at least
+	BytesMax    int   `json:"bytesMax"`    // max-queue-bytes; 0: no limit
+	OldestMsMax int64 `json:"oldestMsMax"` // max-queue-age; 0: no limit
+}
+
+// PeerExplanation says what the kernel knows of the client.
+type PeerExplanation struct {
+	// UnackedBytes were given to the kernel and not acknowledged by the client; -1: not known.
+	UnackedBytes    int     `json:"unackedBytes"`
+	UnackedSegments int     `json:"unackedSegments"`
+	RTTMs           float64 `json:"rttMs"`
+	RTTSpreadMs     float64 `json:"rttSpreadMs"`
+	Retransmits     int     `json:"retransmits"` // since the connection began
+	// ProgressMs is how long ago the client's socket last took something.
+	ProgressMs int64 `json:"progressMs"`
+}
+
+// serveExplain is GET /api/admin/explain?client=ID.
+func (g *Gateway) serveExplain(w http.ResponseWriter, r *http.Request) {
+	client := r.FormValue("client")
+	if client == "" {
+		g.answer(w, r, refuse(refuseBadRequest, "name a client: ?client=, as connected told it"))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+	defer cancel()
+	explanation, err := g.Explain(ctx, client)
+	if err != nil {
+		g.answer(w, r, adminRefusal(err))
+		return
+	}
+	answerJSON(w, http.StatusOK, explanation)
+}
+
+// Explain says how the stream of a client stands, for an operator. Errors as for
+// [Gateway.SendToClient].
+func (g *Gateway) Explain(ctx context.Context, clientID string) (Explanation, error) {
+	var explanation Explanation
+	err := g.direct(ctx, clientID, func(s *sessions, slot netio.Slot) { explanation = s.explain(slot) })
+	if err != nil {
+		return Explanation{}, err // the loop may still be writing it
+	}
+	return explanation, nil
+}
+
+// explain runs on the loop.
+func (s *sessions) explain(slot netio.Slot) Explanation {
+	one, limits := s.at(slot), s.gateway.options.Limits
+	stands := s.shard.Explain(slot)
+	e := Explanation{
+		Client: s.gateway.clientID(s.loop.ID(slot)), User: s.who(one).User, Wire: formNames[stands.Form],
+		Greeted: one.flags&sessionGreeted != 0,
+		Dropped: stands.Dropped, Conflated: stands.Conflated,
+		Channels: make([]ChannelExplanation, 0, len(stands.Channels)),
+		Queue: QueueExplanation{
+			Frames: stands.Queue.Frames, Bytes: stands.Queue.Bytes, OldestMs: stands.Queue.Age.Milliseconds(),
+			BytesMax: max(limits.MaxQueueBytes, 0), OldestMsMax: max(limits.MaxQueueAge, 0).Milliseconds(),
+		},
+		Peer: PeerExplanation{UnackedBytes: stands.Queue.KernelBytes, ProgressMs: s.since(s.loop.LastWrite(slot)).Milliseconds()},
+	}
+	if e.Greeted {
+		e.AgeMinutes = int(s.minute() - one.waiting)
+	}
+	if stands.Queue.Frames > 0 {
+		e.Peer.ProgressMs = stands.Queue.Silent.Milliseconds()
+	}
+	if tcp, known := s.loop.TCP(slot); known {
+		e.Peer.UnackedSegments, e.Peer.Retransmits = tcp.UnackedSegments, tcp.Retransmits
+		e.Peer.RTTMs, e.Peer.RTTSpreadMs = float64(tcp.RTT.Microseconds())/1000, float64(tcp.RTTSpread.Microseconds())/1000
+	}
+	for _, one := range stands.Channels {
+		if one.State == "dropping" {
+			e.GapsDue++
+		}
+		e.Channels = append(e.Channels, ChannelExplanation{
+			Channel: one.Channel.Name(), Mode: string(modeName(one.Kind)), State: one.State, Position: one.After, Streams: one.Members,
+		})
+	}
+	return e
+}
+
+// since is the time from a tick until now.
+func (s *sessions) since(tick netio.Tick) time.Duration {
+	return time.Duration(s.loop.Tick()-tick) * netio.TickLength
+}

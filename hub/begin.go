@@ -1,0 +1,227 @@
+package hub
+
+import (
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/netio"
+	"github.com/millrace/millrace/proto"
+)
+
+// wait opens a record for a new subscription that begins with something, for Begin.
+func (s *Shard) wait(slot netio.Slot, m *member, index uint32, from From) {
+	c := s.channels.At(index)
+	if from.Kind == FromNow && c.kind != broker.State {
+		return
+	}
+	b, r := s.open(slot, m, index)
+	r.from = &from
+	s.set(b, r, recordWaiting)
+	if !s.replays(c, from.Kind) {
+		from.Kind = FromUnknown
+		s.set(b, r, recordUnknown)
+	}
+}
+
+// replays reports whether a channel can go on from a position of that kind.
+func (s *Shard) replays(c *channel, kind FromKind) bool {
+	switch c.kind {
+	case broker.State:
+		return true // whatever the position: the value is all there is
+	case broker.Log:
+		return kind == FromBeginning || kind == FromEntry || kind == FromHorizon
+	case broker.Pattern:
+		return false
+	default:
+		return s.hub.options.RulesOf(typeOf(s.text(c))).Replay.Size > 0 &&
+			(kind == FromBeginning || kind == FromOrder || kind == FromValue)
+	}
+}
+
+// Begin sends what a confirmed subscription begins with: the value of a state; what was missed of
+// events or a log since the position that it goes on from, and then that it was replayed; or the
+// gap that says that the position is unknown. The owner calls it once it has told the client that
+// it is subscribed; calling it again, or where there is nothing to send, is harmless. A log is read
+// from the broker: its past follows in later turns, and live entries behind it.
+func (s *Shard) Begin(slot netio.Slot, name proto.Channel) {
+	m := s.members.At(uint32(slot))
+	if m.flags&memberBehind == 0 {
+		return
+	}
+	index := s.names.Find(name.Name())
+	b := s.behind[slot]
+	r := b.find(index)
+	if r == nil || r.state != recordWaiting && r.state != recordUnknown {
+		return
+	}
+	if sub := s.find(m, index); sub == nil || sub.position&askedBit != 0 {
+		return
+	}
+	if b.base == 0 {
+		b.base = s.hub.told.Load()
+	}
+	if r.owed {
+		s.sendGap(slot, m, r, r.reason)
+	}
+	switch c := s.channels.At(index); {
+	case r.state == recordUnknown:
+		s.set(b, r, recordJoined)
+		s.sendGap(slot, m, r, proto.GapUnknownPosition)
+		s.drop(slot, m, index)
+	case c.kind == broker.State:
+		s.set(b, r, recordNewest)
+		s.sendValue(slot, m, r)
+	case c.kind == broker.Log:
+		s.beginLog(slot, m, b, r)
+	default:
+		s.beginEvents(slot, m, b, r)
+	}
+}
+
+// beginEvents replays what the memory of the hub has.
+func (s *Shard) beginEvents(slot netio.Slot, m *member, b *behind, r *record) {
+	c := s.channels.At(r.channel)
+	missed, newest, whole := s.hub.rings.replay(s.text(c), r.from)
+	if !whole || r.from.Kind == FromOrder && r.from.Order > s.hub.told.Load() {
+		s.set(b, r, recordJoined)
+		s.sendGap(slot, m, r, proto.GapUnknownPosition)
+		s.drop(slot, m, r.channel)
+		return
+	}
+	s.set(b, r, recordJoined)
+	r.after = orderAt(newest)
+	has := r.from.Order
+	for _, p := range missed {
+		// Without an id: a client that gets no further has to come back for all channels.
+		if !s.offer(slot, p.event, m.form.WithoutID(), 0) {
+			r.after = orderAt(has)
+			s.set(b, r, recordDropping)
+			s.counters.Dropped += uint64(len(missed) - r.count)
+			s.loop.WatchDrain(slot)
+			break
+		}
+		has = p.order
+		r.count++
+		s.counters.Replayed++
+	}
+	s.endReplay(slot, m, b, r)
+	if r.state == recordJoined {
+		s.settle(slot, m, r)
+	}
+}
+
+// beginLog goes on behind a position of a log, or finds that there is nothing behind it.
+func (s *Shard) beginLog(slot netio.Slot, m *member, b *behind, r *record) {
+	r.after = r.from.entry()
+	flow := s.flows[r.channel]
+	// A time is no entry that the log could be asked for: if it is not before where the walks are,
+	// they bring all that is behind it.
+	if r.after == flow || r.from.Kind == FromHorizon && flow.Before(r.after) {
+		s.set(b, r, recordJoined)
+		s.endReplay(slot, m, b, r)
+		s.settle(slot, m, r)
+		return
+	}
+	s.set(b, r, recordReading)
+	s.readOn(slot, m)
+}
+
+// endReplay says that what a client had missed was sent, if it came back to go on from somewhere.
+func (s *Shard) endReplay(slot netio.Slot, m *member, b *behind, r *record) {
+	if r.from == nil || r.from.Kind == FromUnknown || r.state == recordWaiting {
+		return
+	}
+	r.from = nil
+	c := s.channels.At(r.channel)
+	s.say(slot, m, "replayed", s.baseID(m, b, c), proto.AppendReplayed(nil, s.text(c), r.count))
+}
+
+// baseID is the id that says of all channels of an event stream at once that what they began with
+// was sent, "" as long as that can't be said, or by a log's ids alone.
+func (s *Shard) baseID(m *member, b *behind, c *channel) string {
+	if b.pasts > 0 || m.flags&memberLog != 0 || c.kind == broker.State {
+		return ""
+	}
+	return s.positionID(c, orderAt(b.base))
+}
+
+// say queues a message of the hub's own, whatever is queued already. Only an event stream's carries
+// an id.
+func (s *Shard) say(slot netio.Slot, m *member, name, id string, json []byte) {
+	if id == "" || m.form.WithoutID() == m.form {
+		s.loop.SendBytes(slot, proto.AppendMessage(nil, m.form, name, json))
+		return
+	}
+	s.loop.SendBytes(slot, proto.AppendSSE(nil, m.form, name, id, json))
+}
+
+// settle drops a joined record if no walk will come that it must keep from its stream.
+func (s *Shard) settle(slot netio.Slot, m *member, r *record) {
+	c := s.channels.At(r.channel)
+	last := orderAt(c.last)
+	if c.kind == broker.Log {
+		last = s.flows[r.channel]
+		if r.after.Sequence == 1<<64-1 && r.after.Milliseconds <= s.horizon {
+			last = r.after // all up to that time began its walk, whether there was an entry or not
+		}
+	}
+	if c.walks == 0 && !last.Before(r.after) {
+		s.drop(slot, m, r.channel)
+	}
+}
+
+// sendGap tells a stream that something may be missing behind what it has.
+func (s *Shard) sendGap(slot netio.Slot, m *member, r *record, reason proto.GapReason) {
+	c := s.channels.At(r.channel)
+	after := s.positionID(c, r.after)
+	if r.from != nil && reason == proto.GapUnknownPosition {
+		after = r.from.Text
+	}
+	id := ""
+	if reason == proto.GapUnknownPosition {
+		id = s.baseID(m, s.behind[slot], c)
+	}
+	s.say(slot, m, "gap", id, proto.AppendGap(nil, s.text(c), after, reason))
+	s.counters.Gaps[reason]++
+	r.owed = false
+}
+
+// offer queues an event for one stream within its budget.
+func (s *Shard) offer(slot netio.Slot, event *proto.Event, form proto.Form, born int64) (taken bool) {
+	f := s.loop.NewFrame(event.Bytes(form), born)
+	taken = s.loop.Offer(slot, f, netio.Bulk, s.budget)
+	s.loop.Release(f)
+	if taken {
+		s.counters.Delivered[form]++
+	}
+	return taken
+}
+
+// sendValue sends the newest value of a state, or that there is none any more, unless the stream
+// has it.
+func (s *Shard) sendValue(slot netio.Slot, m *member, r *record) (taken bool) {
+	c := s.channels.At(r.channel)
+	now, known := s.hub.directory.standing(s.text(c))
+	begins := r.from != nil
+	if known && orderAt(now.order) != r.after && (now.event != nil || !begins) {
+		if !s.offer(slot, s.valueEvent(c, now), m.form, 0) {
+			s.loop.WatchDrain(slot)
+			return false
+		}
+	}
+	r.from = nil
+	r.after = orderAt(now.order)
+	s.set(s.behind[slot], r, recordJoined)
+	s.settle(slot, m, r)
+	return true
+}
+
+// valueEvent is the event that tells of where a state stands.
+func (s *Shard) valueEvent(c *channel, now standing) *proto.Event {
+	if now.event != nil {
+		return now.event
+	}
+	deleted, err := proto.NewNotice(s.nameOf(c), "", proto.AppendDeleted(nil, s.text(c)))
+	if err != nil {
+		panic(err) // a message of our own for a channel that was parsed
+	}
+	return deleted
+}

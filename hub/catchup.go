@@ -1,0 +1,235 @@
+package hub
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/netio"
+	"github.com/millrace/millrace/proto"
+)
+
+const (
+	// readEntriesFirst is how many entries a stream that catches up asks for first, readEntriesMax
+	// how many at most: with entries of the largest size, readersMax reads must not hold too much.
+	readEntriesFirst = 16
+	readEntriesMax   = 128
+	// readBytesAim is how much one read should bring; the next one asks for fewer or more entries.
+	readBytesAim = 128 << 10
+	// readRetryMin and readRetryMax are the waits after a read that failed, doubled each time.
+	readRetryMin = 250 * time.Millisecond
+	readRetryMax = 8 * time.Second
+)
+
+// Drained goes on with a stream whose queue is empty: it sends what was put off, and the gaps that
+// tell of what was dropped. The owner hands it [netio.Events].Drained.
+func (s *Shard) Drained(slot netio.Slot) {
+	b := s.behind[slot]
+	if b == nil {
+		return
+	}
+	m := s.members.At(uint32(slot))
+	for _, r := range slices.Clone(b.records) {
+		if r.owed && r.state != recordWaiting {
+			s.sendGap(slot, m, r, r.reason)
+		}
+		switch r.state {
+		case recordDropping:
+			s.sendGap(slot, m, r, proto.GapSlow)
+			s.drop(slot, m, r.channel)
+		case recordNewest:
+			if !s.sendNewest(slot, m, r) {
+				return // the queue is full again, and watched
+			}
+		}
+	}
+	s.readOn(slot, m)
+}
+
+// sendNewest sends what a lagging stream was left of a state or a conflated channel; false if not
+// all of it found room.
+func (s *Shard) sendNewest(slot netio.Slot, m *member, r *record) bool {
+	c := s.channels.At(r.channel)
+	if c.kind == broker.State {
+		return s.sendValue(slot, m, r)
+	}
+	for len(r.newest) > 0 {
+		if !s.offer(slot, r.newest[0].event, m.form.WithoutID(), r.newest[0].born) {
+			s.loop.WatchDrain(slot)
+			return false
+		}
+		r.newest = r.newest[1:]
+	}
+	s.drop(slot, m, r.channel)
+	return true
+}
+
+// readOn asks for the next piece of a log that the stream is behind on, one at a time.
+func (s *Shard) readOn(slot netio.Slot, m *member) {
+	b := s.behind[slot]
+	if b == nil || b.reading != nil {
+		return
+	}
+	for _, r := range b.records {
+		if r.state == recordReading {
+			b.reading = r
+			s.ask(slot, m, r)
+			return
+		}
+	}
+}
+
+// ask asks the hub's reader for what follows on what the stream has.
+func (s *Shard) ask(slot netio.Slot, _ *member, r *record) {
+	if r.size == 0 {
+		r.size = readEntriesFirst
+	}
+	key := readKey{channel: s.nameOf(s.channels.At(r.channel)), after: r.after, count: r.size}
+	if r.from != nil && r.from.Kind != FromUnknown {
+		key.horizon = r.from.Horizon
+	}
+	user := ""
+	if s.hub.options.Events.User != nil {
+		user = s.hub.options.Events.User(s, slot)
+	}
+	s.tickets++
+	r.ticket = s.tickets
+	who := waiter{slot: slot, ticket: r.ticket}
+	stood := s.flows[r.channel]
+	if r.retries == 0 {
+		s.hub.reader.ask(key, stood, user, s, who)
+		return
+	}
+	wait := min(readRetryMin<<min(r.retries-1, 10), readRetryMax)
+	wait += rand.N(wait / 4)
+	s.hub.schedule.after(wait, func() { s.hub.reader.ask(key, stood, user, s, who) })
+}
+
+// pastQueue holds what reads gave, until it was queued for the streams that wait for it.
+type pastQueue struct {
+	mails []*pastMail
+	next  int // waiter of the first
+	// frames are those of the first, by form, made when first needed.
+	frames [proto.FormCount][]netio.Frame
+}
+
+func (q *pastQueue) empty() bool { return len(q.mails) == 0 }
+
+func (q *pastQueue) push(mail *pastMail) { q.mails = append(q.mails, mail) }
+
+// catchUp brings what reads gave to the streams that wait for it: about budget entries, but at
+// least one stream's.
+func (s *Shard) catchUp(budget int) {
+	q := &s.pasts
+	for budget > 0 && !q.empty() {
+		mail := q.mails[0]
+		who := mail.waiters[q.next]
+		q.next++ // first: a panic must not find the same stream again
+		if b := s.behind[who.slot]; b != nil && b.reading != nil && b.reading.ticket == who.ticket {
+			s.take(who.slot, b, mail.past)
+			budget -= len(mail.past.entries)
+		}
+		budget--
+		if q.next == len(mail.waiters) {
+			s.releasePast(q)
+		}
+	}
+}
+
+// releasePast lets go of the first mail and its frames.
+func (s *Shard) releasePast(q *pastQueue) {
+	for form, frames := range q.frames {
+		for _, f := range frames {
+			s.loop.Release(f)
+		}
+		q.frames[form] = nil
+	}
+	q.mails[0] = nil
+	q.mails, q.next = q.mails[1:], 0
+}
+
+// pastFrames gives the frames of the first mail in a form.
+func (s *Shard) pastFrames(p *past, form proto.Form) []netio.Frame {
+	q := &s.pasts
+	if q.frames[form] == nil {
+		for _, entry := range p.entries {
+			q.frames[form] = append(q.frames[form], s.loop.NewFrame(entry.event.Bytes(form), 0))
+		}
+	}
+	return q.frames[form]
+}
+
+// take queues what a read gave for a stream, as far as there is room, and sees how it goes on.
+func (s *Shard) take(slot netio.Slot, b *behind, p *past) {
+	m := s.members.At(uint32(slot))
+	r := b.reading
+	if p.err != nil {
+		r.retries++
+		s.ask(slot, m, r)
+		return
+	}
+	b.reading, r.retries = nil, 0
+	if r.owed {
+		s.sendGap(slot, m, r, r.reason)
+	}
+	if r.due != (broker.Position{}) && r.due != p.first && !p.hole {
+		s.sendGap(slot, m, r, proto.GapTrimmed)
+	}
+	r.due = broker.Position{}
+	if p.hole {
+		s.sendGap(slot, m, r, p.reason)
+		if p.reason == proto.GapRewound {
+			r.after = s.flows[r.channel] // what the stream had is of another log: it follows the walks
+		}
+	}
+	if !p.hole || p.reason != proto.GapRewound {
+		if !s.offerPast(slot, m, r, p) {
+			s.loop.WatchDrain(slot)
+			return
+		}
+	}
+	switch {
+	case (p.end || p.hole && p.reason == proto.GapRewound) && !r.after.Before(s.flows[r.channel]):
+		s.endReplay(slot, m, b, r)
+		s.set(b, r, recordJoined)
+		s.settle(slot, m, r)
+		s.readOn(slot, m)
+	case s.loop.Queued(slot) == 0:
+		s.readOn(slot, m)
+	default:
+		s.loop.WatchDrain(slot)
+	}
+}
+
+// offerPast queues entries until there is no room, and notes how far it came.
+func (s *Shard) offerPast(slot netio.Slot, m *member, r *record, p *past) (all bool) {
+	form := m.form
+	if r.from == nil || r.from.Kind == FromUnknown {
+		form = form.WithoutID() // the stream fell behind: it had a later horizon than it now has
+	}
+	frames := s.pastFrames(p, form)
+	for i, entry := range p.entries {
+		if !r.after.Before(entry.position) {
+			continue
+		}
+		if !s.loop.Offer(slot, frames[i], netio.Bulk, s.budget) {
+			return false
+		}
+		r.after = entry.position
+		r.count++
+		s.counters.Delivered[form]++
+		s.counters.CaughtUp++
+	}
+	r.after = p.last
+	if p.end && r.after.Before(p.stood) {
+		r.after = p.stood // what stood between is gone, and was told to be
+	}
+	switch {
+	case p.bytes > 2*readBytesAim:
+		r.size = max(r.size/4, 1)
+	case p.bytes < readBytesAim/2 && len(p.entries) > 0:
+		r.size = min(r.size*4, readEntriesMax)
+	}
+	return true
+}
