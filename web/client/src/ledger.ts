@@ -118,7 +118,10 @@ export function createLedger(): Ledger {
     for (const [name, { joined, id, value }] of page.channels) {
       const channel = at(name);
       channel.joined = joined ?? false;
-      if (id && !has(id)) channel.id = id;
+      if (id && !has(id)) {
+        channel.id = id;
+        seen.add(eventOf(id)); // what came before it is told of
+      }
       if (value && JSON.stringify(value) !== JSON.stringify(channel.value)) news.push(value);
     }
     lastEventId = page.lastEventId ?? lastEventId;

@@ -232,6 +232,8 @@ describe("a tab that slept", () => {
     await publish(a, 2);
     b.tab.tell("wake");
     await vi.advanceTimersByTimeAsync(20);
+    b.tab.tell("visible"); // it asks the leader, and is welcomed again
+    await settle();
     await publish(a, 3);
     expect(b.told()).toEqual([1, "gap", 3]);
     expect(b.status()).toBe("open");
