@@ -113,10 +113,11 @@ export function connect({ page, url, open, options }: Target, host: LinkHost): L
       const gaps = lost();
       opened();
       // Again for those that flow unasked, but were left at a position.
+      const left = unasked.filter(ledger.position);
       if (sync())
         command(
           "subscribe",
-          unasked.filter((name) => !asked.has(name) && ledger.position(name)),
+          left.filter((name) => !asked.has(name)),
         );
       host.receive(gaps);
     } else if (type === "error" || type === "server_error") {
@@ -134,8 +135,8 @@ export function connect({ page, url, open, options }: Target, host: LinkHost): L
     openedAt = Date.now();
     silentLooks = 0;
     tokenRefused = false;
-    change("open", null);
     look();
+    change("open", null);
   }
 
   /** Gaps for the channels of which nobody can say what was missed. An SSE stream with a position leaves that to the gateway. */

@@ -86,8 +86,8 @@ export function createDecoder(bytesMax: number): Decoder {
       const channel = channelOf(id) ?? only;
       if (name === "message" || !RESERVED.has(name)) return [event(channel, id, data, name)];
       if (name === "connected") {
-        const [first, ...others] = connectedChannels(message);
-        only = others.length === 0 ? first : undefined;
+        const channels = connectedChannels(message);
+        only = channels[1] ? undefined : channels[0];
       }
       return word(name, (message["channel"] as Text) ?? channel, id, message);
     },

@@ -13,14 +13,14 @@
 // 8 KB that all of this may weigh.
 
 import { browserPage, type Page } from "./page.js";
-import { createStream, type Stream } from "./stream.js";
+import { createStream, type SocketStream, type Stream } from "./stream.js";
 import type { StreamOptions } from "./types.js";
 import { openEventSource } from "./wire-eventsource.js";
 import { openFetch } from "./wire-fetch.js";
 import { openWebSocket } from "./wire-websocket.js";
 
 export type { Page, PageEvent } from "./page.js";
-export type { Stream } from "./stream.js";
+export type { SocketStream, Stream } from "./stream.js";
 export type * from "./types.js";
 
 /** Makes a stream over SSE: `sse("/api/stream?channel=job_progress:job_123")`. null is a stream to nowhere. */
@@ -38,6 +38,6 @@ export function webSocket<T = unknown>(
   url: string | null,
   options: StreamOptions<T> = {},
   page: Page = browserPage,
-): Stream<T> {
+): SocketStream<T> {
   return createStream("websocket", url, options, { page, open: openWebSocket });
 }

@@ -7,7 +7,7 @@ import type { EventMessage, Incoming } from "./types.js";
  */
 const SEEN_MAX = 4_096;
 /** How many channels are kept; a wildcard may bring any number of them. */
-const CHANNELS_MAX = 4_096;
+const CHANNELS_MAX = SEEN_MAX;
 
 interface Channel {
   /** Events were flowing: what comes while they are not is missed. */
@@ -63,7 +63,7 @@ export function createLedger(): Ledger {
   function at(name: string): Channel {
     const channel = channels.get(name) ?? {};
     channels.set(name, channel);
-    if (channels.size > CHANNELS_MAX) forgetOldest(channels);
+    forgetOldest(channels, CHANNELS_MAX);
     return channel;
   }
 
@@ -80,7 +80,7 @@ export function createLedger(): Ledger {
     const channel = name === undefined ? {} : at(name);
     if (channel.replaying && has(id)) return false;
     seen.add(eventOf(id));
-    if (seen.size > SEEN_MAX) forgetOldest(seen);
+    forgetOldest(seen, SEEN_MAX);
     channel.id = lastEventId = id;
     return true;
   }
@@ -146,9 +146,10 @@ export function createLedger(): Ledger {
   };
 }
 
-function forgetOldest(all: Map<string, unknown> | Set<string>): void {
+/** Holds to a bound after something was added. */
+function forgetOldest(all: Map<string, unknown> | Set<string>, sizeMax: number): void {
   const [oldest = ""] = all.keys();
-  all.delete(oldest);
+  if (all.size > sizeMax) all.delete(oldest);
 }
 
 /** The channels that a greeting names. */

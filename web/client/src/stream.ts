@@ -16,13 +16,16 @@ export interface Stream<T = unknown> {
   readonly snapshot: () => Snapshot<T>;
   /** Takes other callbacks, `filter` and `channels`. What makes the connection stays as it is. */
   readonly update: (options: StreamOptions<T>) => void;
-  /** Sends a command to the gateway, such as `publish` or `refresh`, now or when the connection is open.
-   * It is for a WebSocket only, and for a stream that is opened. */
-  readonly sendJsonMessage: (command: unknown) => void;
   /** Connects again at once, also after having given up or {@link close}. */
   readonly reconnect: () => void;
   /** Leaves the connection, until {@link reconnect}. */
   readonly close: () => void;
+}
+
+/** A stream over WebSocket, which has a way back. */
+export interface SocketStream<T = unknown> extends Stream<T> {
+  /** Sends a command to the gateway, such as `publish`, now or when the connection is open. The stream is to be opened. */
+  readonly sendJsonMessage: (command: unknown) => void;
 }
 
 /** Between attempts a stream is connecting, as it is for EventSource. The others are as good as closed. */
@@ -49,7 +52,7 @@ export function createStream<T>(
   address: string | null,
   options: StreamOptions<T>,
   { page, open: openWire }: Pick<Target, "page" | "open">,
-): Stream<T> {
+): SocketStream<T> {
   let channels = setOf(options.channels);
   let openers = 0;
   let stopped = false;
@@ -181,8 +184,7 @@ export function createStream<T>(
       source?.channelsChanged(listener);
     },
     sendJsonMessage(command) {
-      const error =
-        way === "websocket" ? source?.send(JSON.stringify(command)) : ended("unsupported", "SSE has no way back");
+      const error = source?.send(JSON.stringify(command));
       if (error) fail(error);
     },
     reconnect() {

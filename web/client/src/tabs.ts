@@ -30,7 +30,7 @@ const GATHERED_MAX = 256;
 /** A channel that a tab listens to, and its position there. */
 type Wanted = readonly [name: string, position: string | undefined];
 
-/** What tabs say to each other: the first five are a follower's, the others the leader's. */
+/** What tabs say to each other: first a follower's, then the leader's. */
 type Word =
   | { readonly say: "join"; readonly channels: readonly Wanted[] }
   | { readonly say: "leave" | "reconnect" }
@@ -69,6 +69,7 @@ export function connectTabs(name: string, target: Target, host: LinkHost): Link 
   let heardAt = 0;
   let askedAt: number | undefined;
   let leaderHiddenAt: number | undefined;
+  let wanted = new Set<string>();
 
   // While leading.
   let connection: Link | undefined;
@@ -93,8 +94,15 @@ export function connectTabs(name: string, target: Target, host: LinkHost): Link 
     waiting = new AbortController();
     page.locks
       ?.request(name, steal ? { steal } : { signal: waiting.signal }, () => (mine === term ? lead() : undefined))
-      // It fails when the lock is stolen, or when we no longer wait for it.
-      .catch(() => mine === term && follow());
+      .catch((error: DOMException) => {
+        if (mine !== term) return; // we no longer waited for it
+        if (error.name === "AbortError") {
+          follow(); // it was stolen
+          return;
+        }
+        words.onmessage = null; // this page may have no locks: it connects for itself
+        lead();
+      });
   }
 
   /** Leads until the returned promise is kept, which gives the lock back. */
@@ -136,8 +144,12 @@ export function connectTabs(name: string, target: Target, host: LinkHost): Link 
   }
 
   function join(): void {
-    const channels = [...host.channels()].map((channel): Wanted => [channel, ledger.position(channel)]);
-    say({ say: "join", channels });
+    const left = wanted;
+    wanted = new Set(host.channels());
+    for (const channel of left) {
+      if (!wanted.has(channel)) ledger.forget(channel);
+    }
+    say({ say: "join", channels: [...wanted].map((channel) => [channel, ledger.position(channel)]) });
   }
 
   function ask(): void {

@@ -1,5 +1,6 @@
 import { createParser } from "eventsource-parser";
 import { createDecoder } from "./decode.js";
+import { readText } from "./inflate.js";
 import { createIntake, type Intake, tooLarge } from "./intake.js";
 import { type End, ended, LOST, type OpenWire, resumeAddress, type WireEvents, type WireRequest } from "./wire.js";
 
@@ -26,7 +27,7 @@ function ask(request: WireRequest, signal: AbortSignal): Promise<Response> {
 /** Reads to the end. */
 async function follow(response: Response, request: WireRequest, events: WireEvents, intake: Intake): Promise<End> {
   const { body, headers } = response;
-  if (!body || !headers.get("Content-Type")?.startsWith("text/event-stream")) {
+  if (!body || !/event-stream/.test(`${headers.get("Content-Type")}`)) {
     return ended("unsupported", "no event stream", true);
   }
   const { bytesMax } = request;
@@ -46,7 +47,7 @@ async function follow(response: Response, request: WireRequest, events: WireEven
       });
     },
   });
-  const reader = body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader();
+  const reader = readText(body);
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return { ...LOST, afterMs };

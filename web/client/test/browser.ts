@@ -172,7 +172,8 @@ export class Browser {
       const queue = this.queues.get(name) ?? [];
       this.queues.set(name, queue);
       if (options.steal) {
-        this.held.get(name)?.reject(new Error("stolen"));
+        const robbed = this.held.get(name);
+        robbed?.owner.whenAwake(() => robbed.reject(new DOMException("stolen", "AbortError")));
         this.held.delete(name);
         queue.unshift(lock);
       } else queue.push(lock);
@@ -180,7 +181,7 @@ export class Browser {
         const waiting = this.queues.get(name) ?? [];
         if (!waiting.includes(lock)) return;
         waiting.splice(waiting.indexOf(lock), 1);
-        reject(new Error("aborted"));
+        reject(new DOMException("aborted", "AbortError"));
       });
       queueMicrotask(() => this.grant(name));
     });
@@ -231,6 +232,7 @@ class FakeChannel {
   postMessage(data: unknown): void {
     if (!this.tab.browser.channels.has(this) && !this.tab.isFrozen) throw new Error("said on a closed channel");
     if (this.tab.isFrozen) return;
+    this.tab.posts++;
     for (const other of this.tab.browser.channels) {
       if (other === this || other.name !== this.name) continue;
       const copy = structuredClone(data);
@@ -259,6 +261,9 @@ export class Tab implements Page {
   isFrozen = false;
   private readonly handlers = new Set<(event: PageEvent) => void>();
   private frames: Array<() => void> = [];
+  private readonly late: Array<() => void> = [];
+  /** How often it said something to the other tabs. */
+  posts = 0;
 
   WebSocket: Page["WebSocket"];
   EventSource: Page["EventSource"];
@@ -328,8 +333,15 @@ export class Tab implements Page {
     for (const handler of this.handlers) handler(event);
   }
 
+  /** What a frozen tab hears of waits until it thaws. */
+  whenAwake(act: () => void): void {
+    if (this.isFrozen) this.late.push(act);
+    else act();
+  }
+
   thaw(): void {
     this.isFrozen = false;
+    for (const act of this.late.splice(0)) act();
     for (const channel of this.browser.channels) if (channel.tab === this) channel.thaw();
   }
 

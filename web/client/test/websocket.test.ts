@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { type Message, type Stream, type StreamError, type StreamOptions, webSocket } from "../src/index.js";
+import { type Message, type SocketStream, type StreamError, type StreamOptions, webSocket } from "../src/index.js";
 import { Browser, settle, type Tab } from "./browser.js";
 
 let tab: Tab;
@@ -22,12 +22,12 @@ function open(options: StreamOptions = {}) {
   const errors: StreamError[] = [];
   const onMessage = (message: Message) => heard.push(message);
   const onError = (error: StreamError) => errors.push(error);
-  const stream: Stream = webSocket("/ws", { share: "page", onMessage, onError, ...options }, tab);
+  const stream: SocketStream = webSocket("/ws", { share: "page", onMessage, onError, ...options }, tab);
   closers.push(stream.open());
   return { stream, heard, errors };
 }
 
-const statusOf = (stream: Stream) => {
+const statusOf = (stream: SocketStream) => {
   tab.draw();
   return stream.snapshot().status;
 };
@@ -181,6 +181,15 @@ describe("coming back", () => {
     await vi.advanceTimersByTimeAsync(61_000);
     expect(errors).toMatchObject([{ code: "lost", message: "the gateway fell silent" }]);
     expect(tab.sockets.length).toBe(2);
+  });
+
+  it("after a look when the tab is shown", () => {
+    open();
+    tab.tell("visible");
+    expect(tab.socket.sent).toEqual([]); // it is not open yet
+    tab.socket.connected();
+    tab.tell("visible");
+    expect(tab.socket.sent).toEqual([{ type: "ping" }]);
   });
 
   it("at once after a long sleep that nobody announced", async () => {

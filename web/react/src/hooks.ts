@@ -1,4 +1,4 @@
-import { type Page, type Snapshot, type StreamOptions, sse, webSocket } from "@millrace/client";
+import { type Page, type Snapshot, type SocketStream, type StreamOptions, sse, webSocket } from "@millrace/client";
 import { createContext, useContext, useEffect, useMemo, useSyncExternalStore } from "react";
 import { type Channel, channelName } from "./channel.js";
 
@@ -64,7 +64,7 @@ function useLive<T>(make: typeof sse, url: string | null, own: LiveOptions<T> = 
   const { share, user, transport, events, headers, withCredentials } = options;
   const identity = JSON.stringify([url, share, user, transport, events, headers, withCredentials]);
   // biome-ignore lint/correctness/useExhaustiveDependencies: what makes another connection is in identity; the rest is handed on below
-  const stream = useMemo(() => make<T>(url, options, page), [make, identity, page]);
+  const stream = useMemo(() => make<T>(url, options, page) as SocketStream<T>, [make, identity, page]);
   // Before the subscription below, so that no callback of an earlier render hears anything.
   useEffect(() => stream.update(options));
   const snapshot = useSyncExternalStore(stream.listen, stream.snapshot, stream.snapshot);
