@@ -64,18 +64,18 @@ export function createDecoder(bytesMax: number): Decoder {
       case "batch": {
         const events: unknown[] = Array.isArray(message["events"]) ? message["events"] : [];
         // The batch's id is that of its last event.
-        return events.map((one, index) => event(channel, index === events.length - 1 ? id : undefined, one));
+        return events.map((one, index) => event(channel, (index === events.length - 1 && id) || "", one));
       }
       case "compressed":
         return inflated(channel, id, message);
       case "gap":
-        return [{ kind: type, channel, after: message["after"] as Text, reason: String(message["reason"]) }];
+        return [{ kind: type, channel, id, after: message["after"] as Text, reason: String(message["reason"]) }];
       case "deleted":
         return [{ kind: type, channel }];
       case "complete":
         return [{ kind: type, channel: undefined, data }];
       default:
-        return [{ kind: "notice", type, channel, data: message }];
+        return [{ kind: "notice", type, channel, id, data: message }];
     }
   }
 

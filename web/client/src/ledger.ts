@@ -82,20 +82,23 @@ export function createLedger(): Ledger {
     seen.add(eventOf(id));
     forgetOldest(seen, SEEN_MAX);
     channel.id = lastEventId = id;
+    channel.value = undefined;
     return true;
   }
 
   function accept(message: Incoming): boolean {
     const { kind, channel: name } = message;
     if (kind === "event" && message.id) return acceptEvent(name, message.id);
+    // On SSE the last word of a replay has the position.
+    if ("id" in message && message.id) lastEventId = message.id;
     const word = kind === "notice" ? message.type : kind === "gap" ? message.reason : kind;
     if (word === "connected" && kind === "notice") {
       for (const channel of connectedChannels(message.data)) at(channel).joined = true;
     }
     if (name === undefined) return true;
     const channel = at(name);
-    // On SSE an event of a log may come without its id, too; a state's never has one.
-    if (kind === "event" && !channel.id) channel.value = message;
+    // On SSE other events may come without their id, too; a state's never has one.
+    if (kind === "event" && message.id === undefined && !channel.id) channel.value = message;
     if (word === "deleted") channel.value = undefined;
     if (word === "subscribed") channel.joined = true;
     // After a rewind old ids name new events.

@@ -9,7 +9,10 @@ export interface EventMessage<T = unknown> {
    * several channels, leaves it undefined.
    */
   readonly channel: string | undefined;
-  /** The event's position, to compare and to hand back. Events of `state` channels have none. */
+  /**
+   * The event's position, to compare and to hand back. Events of `state` channels have none, nor do
+   * some on SSE; it is empty within a batch, whose last event alone may tell it.
+   */
   readonly id: string | undefined;
   /** The payload's `type` if it is a plain word of the worker's own, else `message`. */
   readonly type: string;
@@ -31,6 +34,8 @@ export interface GapMessage {
    * client's own: `asleep`, this tab was frozen while another one went on.
    */
   readonly reason: string;
+  /** SSE: where to go on from, now that it is told. */
+  readonly id?: string | undefined;
 }
 
 /** The channel, of mode `state`, has no value any more. */
@@ -52,6 +57,8 @@ export interface Notice {
   readonly type: string;
   readonly channel: string | undefined;
   readonly data: Readonly<Record<string, unknown>>;
+  /** SSE: where to go on from, now that it is told. */
+  readonly id?: string | undefined;
 }
 
 /** What a listener gets. */

@@ -115,6 +115,22 @@ describe("ledger", () => {
     ]);
   });
 
+  it("takes no batch for a state, and does not know where it left off", () => {
+    const ledger = createLedger();
+    ledger.accept(notice("subscribed", "b:1"));
+    ledger.accept(event("b:1", "", 1));
+    expect([ledger.value("b:1"), ledger.isLost("b:1")]).toEqual([undefined, true]);
+  });
+
+  it("takes its position from the end of a replay, too", () => {
+    const ledger = createLedger();
+    ledger.accept(event("a:1", "a:1/x.1"));
+    ledger.accept({ ...notice("replayed", "a:1"), id: "a:1/x.7" });
+    expect(ledger.lastEventId()).toBe("a:1/x.7");
+    ledger.accept({ kind: "gap", channel: "a:1", after: undefined, reason: "unknown_position", id: "a:1/y.2" });
+    expect(ledger.lastEventId()).toBe("a:1/y.2");
+  });
+
   it("keeps the value of a state until it is deleted", () => {
     const ledger = createLedger();
     ledger.accept(event("s:1", undefined, 1));
@@ -153,8 +169,8 @@ describe("decoder", () => {
   it("undoes a batch, whose id is its last event's", () => {
     const batch = { type: "batch", channel: "a:1", id: "a:1/x.3", events: [{ type: "t" }, 2, 3] };
     const want = [
-      { kind: "event", channel: "a:1", id: undefined, type: "t", data: { type: "t" } },
-      { kind: "event", channel: "a:1", id: undefined, type: "message", data: 2 },
+      { kind: "event", channel: "a:1", id: "", type: "t", data: { type: "t" } },
+      { kind: "event", channel: "a:1", id: "", type: "message", data: 2 },
       { kind: "event", channel: "a:1", id: "a:1/x.3", type: "message", data: 3 },
     ];
     expect(decoder().envelope(JSON.stringify(batch))).toEqual(want);

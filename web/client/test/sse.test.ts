@@ -84,6 +84,18 @@ describe("by fetch", () => {
     expect(heard.map((message) => message.kind === "event" && message.data)).toEqual([1, 2, 3]);
   });
 
+  it("goes on from where a replay ended, whose events have no ids", async () => {
+    const { heard } = open();
+    tab.request.accept();
+    tab.request.say("connected", { type: "connected", channels: ["a:1"] });
+    tab.request.say("t", 1);
+    tab.request.say("replayed", { type: "replayed", channel: "a:1", count: 1 }, "a:1/x.9");
+    await vi.waitFor(() => expect(heard.length).toBe(1));
+    tab.request.end();
+    await requests(2);
+    expect(tab.request.headers["Last-Event-ID"]).toBe("a:1/x.9");
+  });
+
   it("tells of a gap when there is nothing to go on from", async () => {
     const { heard } = open();
     tab.request.accept();
