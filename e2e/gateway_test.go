@@ -77,16 +77,21 @@ func startAt(t *testing.T, path, address string, arguments ...string) *gateway {
 	return g
 }
 
-// restart kills the gateway, and starts another one on the same address.
-func (g *gateway) restart(t *testing.T) *gateway {
-	t.Helper()
+// kill ends the gateway without a word to its clients.
+func (g *gateway) kill() {
 	g.signal(syscall.SIGKILL)
 	<-g.exited
+}
+
+// restart kills the gateway, and starts another one on the same address.
+func (g *gateway) restart(t *testing.T, arguments ...string) *gateway {
+	t.Helper()
+	g.kill()
 	path, err := racy()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startAt(t, path, g.address)
+	return startAt(t, path, g.address, arguments...)
 }
 
 // httpClient opens a connection for each request, so that a test counts what it means to count.

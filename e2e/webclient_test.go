@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/redistest"
 )
 
 const webFolder = "../web"
@@ -176,6 +178,51 @@ func TestWebClient(t *testing.T) {
 			again := g.restart(t)
 			b.await(t, 1, "a gap", func(h heard) bool { return h.Kind == "gap" && h.Event == "job_progress:1" })
 			again.published(t, b, 1, "", "job_progress:1", `{"type":"job_progress","progress":1}`)
+		})
+	}
+}
+
+// TestWebClientLog: of a log nothing is lost and nothing comes twice on any wire, though the gateway
+// is killed and entries are added while there is none.
+func TestWebClientLog(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "millrace.yaml")
+	if err := os.WriteFile(file, []byte("namespaces:\n  job_progress: {mode: log, access: public}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, wire := range webWires {
+		t.Run(wire.name, func(t *testing.T) {
+			t.Parallel()
+			redis := redistest.Start(t)
+			arguments := []string{"--redis", redis.URL(), "--config", file}
+			g := startGateway(t, arguments...)
+			b := startTabs(t, "http://"+g.address)
+			wire.open(b, t, 1, "job_progress:1", command{"reconnectInterval": 200})
+			within(t, patience, "a subscription", func() bool { return g.stats(t).Channels.Subscriptions > 0 })
+			added := 0
+			add := func(count int) {
+				for range count {
+					added++
+					redis.CLI(t, "XADD", "job_progress:1", "*", "data", fmt.Sprintf(`{"type":"job_progress","n":%d}`, added))
+				}
+			}
+			heardAll := func(from int) {
+				t.Helper()
+				for n := from; n <= added; n++ {
+					want := fmt.Sprintf(`{"type":"job_progress","n":%d}`, n)
+					got := b.await(t, 1, want, func(h heard) bool { return h.Kind == "event" || h.Kind == "gap" })
+					if got.Data != want {
+						t.Fatalf("heard %+v, want %s", got, want)
+					}
+				}
+			}
+			add(5)
+			heardAll(1)
+			g.kill()
+			add(5)
+			g.restart(t, arguments...)
+			add(5)
+			heardAll(6)
 		})
 	}
 }

@@ -64,8 +64,9 @@ export function connectTabs(name: string, target: Target, host: LinkHost): Link 
   let release: (() => void) | undefined;
 
   // While following.
-  /** Who welcomed us. */
+  /** Who said so last, or welcomed us. A tab that was robbed of the lock while it was frozen may say more. */
   let leader: string | undefined;
+  let welcomed = false;
   let heardAt = 0;
   let askedAt: number | undefined;
   let leaderHiddenAt: number | undefined;
@@ -137,6 +138,7 @@ export function connectTabs(name: string, target: Target, host: LinkHost): Link 
   function follow(): void {
     stopLeading();
     leader = leaderHiddenAt = undefined;
+    welcomed = false;
     change({ status: "connecting", error: null });
     contend(false);
     heard();
@@ -167,7 +169,8 @@ export function connectTabs(name: string, target: Target, host: LinkHost): Link 
       else hearLeader(from, word);
     } else if (connection) follow();
     else {
-      if (from !== leader) leader = undefined;
+      if (from !== leader) welcomed = false;
+      leader = from;
       heard();
       join();
     }
@@ -187,11 +190,14 @@ export function connectTabs(name: string, target: Target, host: LinkHost): Link 
   }
 
   function hearLeader(from: string, word: Word): void {
-    if (word.say === "here" && word.welcome?.to === tab) {
-      leader = from;
-      host.receive(ledger.adopt(word.welcome.ledger));
-    }
+    const welcome = word.say === "here" && word.welcome?.to === tab && word.welcome;
+    if (welcome) leader ??= from;
     if (from !== leader) return;
+    if (welcome) {
+      welcomed = true;
+      host.receive(ledger.adopt(welcome.ledger));
+    }
+    if (!welcomed) return;
     heard();
     if (word.say === "messages") host.receive(word.messages);
     else if (word.say === "here") {

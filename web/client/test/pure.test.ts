@@ -5,7 +5,7 @@ import { createDecoder, type Decoder } from "../src/decode.js";
 import { channelOf, eventOf } from "../src/ids.js";
 import { inflate } from "../src/inflate.js";
 import { createLedger } from "../src/ledger.js";
-import type { EventMessage, Incoming } from "../src/types.js";
+import type { EventMessage, Incoming, Notice } from "../src/types.js";
 
 describe("backoff", () => {
   it.each([
@@ -43,7 +43,7 @@ const event = (channel: string, id: string | undefined, data: unknown = 0): Even
   type: "message",
   data,
 });
-const notice = (type: string, channel: string | undefined, data: Record<string, unknown> = {}): Incoming => ({
+const notice = (type: string, channel: string | undefined, data: Record<string, unknown> = {}): Notice => ({
   kind: "notice",
   type,
   channel,
