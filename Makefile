@@ -24,7 +24,10 @@ BENCH_FULL_JSON ?= bin/bench-full.json
 BENCH_ALL_JSON ?= bin/bench-all-cores.json
 MEASURED = || [ $$? -eq 1 ]
 
-.PHONY: help build run quick test test-unit test-e2e deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
+# The node that .ci/deps fetched, where the system's is too old, goes before it.
+WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
+
+.PHONY: help build run quick test test-unit test-web test-e2e example deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,11 +41,18 @@ run: build ## build, then serve live demo events on http://127.0.0.1:8080
 quick: ## unit tests without the race detector, under a minute
 	@go test -shuffle=on $(UNIT)
 
-test: deps lint test-unit test-e2e ## everything: what CI runs
+test: deps lint test-unit test-web test-e2e ## everything: what CI runs
 
 test-unit:
 	@echo "unit tests, with the race detector"
 	@go test -race -shuffle=on -timeout=8m $(UNIT)
+
+test-web: ## the npm packages: format, types, unit tests, size, publint
+	@echo "the npm packages: biome, tsc, publint, vitest with the size budgets"
+	@$(WEB) test
+
+example: deps ## build examples/react into bin/examples/react
+	@$(WEB) run example
 
 test-e2e:
 	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"
@@ -62,8 +72,9 @@ lint: ## format, vet, staticcheck, errors wrapped with %w
 vuln: ## known vulnerabilities in what we link (needs the network; never fails a build)
 	@timeout 90 $(TOOL) govulncheck ./... || echo "govulncheck: see above; this does not fail the build"
 
-format: ## format all Go files
+format: ## format all Go files, and the npm packages where they are installed
 	@$(TOOL) gofumpt -w .
+	@if [ -e web/node_modules ]; then $(WEB) run format; fi
 
 fuzz: ## run every fuzz target for FUZZ_TIME (30s) each
 	@for package in $$(go list ./...); do \
@@ -95,4 +106,4 @@ cover: ## coverage per package, details in coverage.html
 	@go tool cover -html=coverage.out -o coverage.html
 
 clean: ## remove what was built
-	@rm -rf bin coverage.out coverage.html e2e/node_modules
+	@rm -rf bin coverage.out coverage.html e2e/node_modules web/node_modules web/*/dist

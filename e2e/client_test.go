@@ -53,7 +53,11 @@ func node(t *testing.T) string {
 	if _, err := os.Stat("node_modules/ws"); err != nil {
 		t.Fatal("the npm packages of e2e are not installed: run make deps")
 	}
-	if fetched := "node_modules/node/bin/node"; fileExists(fetched) {
+	return nodePath()
+}
+
+func nodePath() string {
+	if fetched, err := filepath.Abs("node_modules/node/bin/node"); err == nil && fileExists(fetched) {
 		return fetched
 	}
 	return "node"

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -48,7 +49,13 @@ func startGateway(t *testing.T, arguments ...string) *gateway {
 
 func startBinary(t *testing.T, path string, arguments ...string) *gateway {
 	t.Helper()
-	g := &gateway{address: "127.0.0.1:" + freePort(t)}
+	return startAt(t, path, "127.0.0.1:"+freePort(t), arguments...)
+}
+
+// startAt runs the binary on an address, HOST:PORT, that is free.
+func startAt(t *testing.T, path, address string, arguments ...string) *gateway {
+	t.Helper()
+	g := &gateway{address: address}
 	g.process = start(t, "millrace serve", path, append([]string{"serve", "--listen", g.address}, arguments...)...)
 	// A gateway has nothing to say on standard output: its log goes to standard error.
 	t.Cleanup(func() {
@@ -68,6 +75,23 @@ func startBinary(t *testing.T, path string, arguments ...string) *gateway {
 		t.Fatalf("/readyz did not say 200 within %v", patience)
 	}
 	return g
+}
+
+// kill ends the gateway without a word to its clients.
+func (g *gateway) kill() {
+	g.signal(syscall.SIGKILL)
+	<-g.exited
+}
+
+// restart kills the gateway, and starts another one on the same address.
+func (g *gateway) restart(t *testing.T, arguments ...string) *gateway {
+	t.Helper()
+	g.kill()
+	path, err := racy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startAt(t, path, g.address, arguments...)
 }
 
 // httpClient opens a connection for each request, so that a test counts what it means to count.
@@ -145,6 +169,23 @@ func (g *gateway) publish(t *testing.T, token, channel, event string) publishAns
 		t.Fatalf("publish answered %d with %q, which is not JSON", response.StatusCode, text)
 	}
 	return answer
+}
+
+// publishMany sends count events in one request.
+func (g *gateway) publishMany(t *testing.T, channel string, count int, event func(n int) string) {
+	t.Helper()
+	items := make([]string, count)
+	for n := range items {
+		items[n] = fmt.Sprintf(`{"channel":%q,"event":%s}`, channel, event(n))
+	}
+	response, err := httpClient.Post("http://"+g.address+"/api/publish", "application/json", strings.NewReader("["+strings.Join(items, ",")+"]"))
+	if err != nil {
+		t.Fatalf("publish: %v", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("publish answered %d", response.StatusCode)
+	}
 }
 
 type publishAnswer struct {
