@@ -20,6 +20,7 @@ import (
 const (
 	// handshakeBytesMax bounds what is kept of the answer to one step of a handshake.
 	handshakeBytesMax = 16 << 10
+	answerShown       = 300 // bytes of it in what is said of a failure
 	// commandBytesMax bounds one line to a crowd.
 	commandBytesMax = 1 << 20
 	// crowdStreamsMax is what one process can hold here: descriptors are limited to 20,000.
@@ -125,6 +126,8 @@ func (c *crowd) execute(command *crowdCommand) crowdReply {
 	case "drop":
 		c.drop()
 		c.reply.Wanted, c.reply.Failed, c.reply.Failure = 0, 0, ""
+	case "forgive":
+		c.reply.Wanted, c.reply.Failed, c.reply.Failure = c.reply.Wanted-c.reply.Failed, 0, ""
 	case "reconnect":
 		if c.plan == nil {
 			return crowdReply{Error: "reconnect: nothing was connected yet"}
@@ -330,7 +333,7 @@ func (c *crowd) closed(slot netio.Slot, reason netio.Reason) {
 		return
 	case reason != reasonFailed:
 		line, _, _ := bytes.Cut(kept, []byte("\r\n"))
-		c.fail(fmt.Sprintf("the server ended a handshake after %q (%v)", line[:min(len(line), 80)], reason))
+		c.fail(fmt.Sprintf("the server ended a handshake after %q (%v)", line[:min(len(line), answerShown)], reason))
 	}
 	c.dial.done()
 }

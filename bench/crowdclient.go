@@ -145,6 +145,23 @@ func (c *crowdClient) connect(ctx context.Context, plan connectPlan, limit time.
 	return reply, err
 }
 
+// insist is connect for a crowd that tries again what the server refused, as clients do, up to so
+// many times. It gives how many handshakes were refused.
+func (c *crowdClient) insist(ctx context.Context, plan connectPlan, limit time.Duration, times int) (refused int, err error) {
+	for {
+		reply, err := c.connect(ctx, plan, limit)
+		refused += reply.Failed
+		if err == nil || reply.Failed == 0 || reply.Live+reply.Failed < reply.Wanted || times == 0 {
+			return refused, err
+		}
+		if _, err := c.ask(crowdCommand{Op: "forgive"}); err != nil {
+			return refused, err
+		}
+		plan.Count = reply.Failed
+		times--
+	}
+}
+
 func (c *crowdClient) reset() error {
 	_, err := c.ask(crowdCommand{Op: "reset"})
 	return err

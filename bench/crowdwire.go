@@ -11,7 +11,7 @@ import (
 
 // crowdCommand is one line to a crowd.
 type crowdCommand struct {
-	Op      string       `json:"op"` // connect, status, report, reset, drop, reconnect
+	Op      string       `json:"op"` // connect, status, report, reset, drop, forgive, reconnect
 	Connect *connectPlan `json:"connect,omitempty"`
 }
 

@@ -58,6 +58,7 @@ func figures() []figure {
 		{scenario: "million", of: "connect", metric: metricStreams, label: "streams of the fleet", full: "the fleet: streams", format: showWhole, more: true},
 		{scenario: "million", of: "connect", metric: metricProcesses, label: "its processes", full: "the fleet: processes", format: showWhole},
 		{scenario: "million", of: "connect", metric: metricSeconds, label: "seconds to connect all", full: "the fleet: seconds to connect all", format: showSeconds},
+		{scenario: "million", of: "connect", metric: metricRefused, label: "handshakes refused and tried again", full: "the fleet: handshakes refused and tried again", format: showWhole},
 		{scenario: "million", of: "connect", metric: metricMemoryBytes, label: "process memory, sum of PSS", full: "the fleet: process memory, sum of PSS", format: showBytes},
 		{scenario: "million", of: "connect", metric: metricStreamsBytes, label: "of that, the streams' share", full: "the fleet: process memory, the streams' share", format: showBytes},
 		{scenario: "million", of: "connect", metric: metricBytesPerStream, label: "same, per stream", full: "the fleet: process memory per stream", format: showBytes},

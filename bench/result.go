@@ -111,6 +111,7 @@ const (
 	metricStreamsBytes    = "processBytesOfStreams"
 	metricKernelBytes     = "kernelBytes"
 	metricStreams         = "streams"
+	metricRefused         = "handshakesRefused"
 	metricPings           = "pings"
 	metricProcesses       = "processes"
 	metricFirstSeconds    = "firstSeconds"

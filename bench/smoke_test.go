@@ -215,6 +215,37 @@ func TestCrowdNoticesLoss(t *testing.T) {
 	}
 }
 
+// TestCrowdInsists: what is refused is asked for again, and counted, until it is given up.
+func TestCrowdInsists(t *testing.T) {
+	s, err := newSite(&Options{Binary: program(t)}, placement{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	running, err := floor{}.start(t.Context(), s, startOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	crowd, err := s.crowd(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const streams, tries = 20, 2
+	plan := running.plan(SSE, streams)
+	plan.Channel = "no number" // which the floor refuses
+	refused, err := crowd.insist(t.Context(), plan, connectLimit, tries)
+	if err == nil || refused != streams*(1+tries) {
+		t.Errorf("%d refused, error %v, expected %d and an error", refused, err, streams*(1+tries))
+	}
+	if _, err := crowd.ask(crowdCommand{Op: "forgive"}); err != nil {
+		t.Fatal(err)
+	}
+	refused, err = crowd.insist(t.Context(), running.plan(SSE, streams), connectLimit, tries)
+	if err != nil || refused != 0 {
+		t.Errorf("%d refused, error %v, expected none", refused, err)
+	}
+}
+
 // TestCrowdReconnects: the storm's command brings every stream back.
 func TestCrowdReconnects(t *testing.T) {
 	s, err := newSite(&Options{Binary: program(t)}, placement{})
