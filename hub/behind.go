@@ -2,6 +2,7 @@ package hub
 
 import (
 	"slices"
+	"time"
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/netio"
@@ -52,6 +53,7 @@ type record struct {
 	reason  proto.GapReason // of the gap that is owed
 	after   broker.Position // what the stream has; of events and states the order
 	from    *From           // where it was resumed from; nil: it fell behind
+	unsure  time.Time       // if set: since when the client may have entries behind after, see beginLog
 	due     broker.Position // where after is before the first entry: the entry that must come next
 	count   int             // entries replayed so far
 	size    int             // entries to ask for with the next read; 0: the first
@@ -169,7 +171,7 @@ func (s *Shard) passes(w *walk, slot netio.Slot, m *member, channel uint32) bool
 		s.drop(slot, m, channel)
 		return w.at != r.after
 	case recordReading:
-		if r.owed || !r.after.Before(w.at) || r.after.Before(w.exactAfter) {
+		if r.owed || !r.unsure.IsZero() || !r.after.Before(w.at) || r.after.Before(w.exactAfter) {
 			return false
 		}
 		s.endReplay(slot, m, b, r)

@@ -177,20 +177,24 @@ func (s *Shard) take(slot netio.Slot, b *behind, p *past) {
 		s.sendGap(slot, m, r, proto.GapTrimmed)
 	}
 	r.due = broker.Position{}
+	rewound := p.hole && p.reason == proto.GapRewound
 	if p.hole {
 		s.sendGap(slot, m, r, p.reason)
-		if p.reason == proto.GapRewound {
+		if rewound {
 			r.after = s.flows[r.channel] // what the stream had is of another log: it follows the walks
 		}
 	}
-	if !p.hole || p.reason != proto.GapRewound {
+	if !rewound {
 		if !s.offerPast(slot, m, r, p) {
 			s.loop.WatchDrain(slot)
 			return
 		}
 	}
+	if rewound || p.end && p.at.After(r.unsure) {
+		r.unsure = time.Time{}
+	}
 	switch {
-	case (p.end || p.hole && p.reason == proto.GapRewound) && !r.after.Before(s.flows[r.channel]):
+	case (p.end || rewound) && r.unsure.IsZero() && !r.after.Before(s.flows[r.channel]):
 		s.endReplay(slot, m, b, r)
 		s.set(b, r, recordJoined)
 		s.settle(slot, m, r)
