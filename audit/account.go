@@ -5,21 +5,27 @@ import "fmt"
 // account is what one client saw of one channel. It belongs to its client, whose mutex guards it.
 type account struct {
 	line *line
+	// webSocket says that the client hears of each channel by itself when it is confirmed. An event
+	// stream hears once for all: until then what comes is early, and no harm.
+	webSocket bool
 
 	// Of the client, over all its connections.
 	seen     bits
 	declared bits   // inside of a gap
 	excused  bits   // published while the client did not listen, and had no position to go on from
 	high     uint32 // the highest number seen
+	heard    bool   // was confirmed once
 	gapOpen  bool   // a gap was declared, and no number came since
 	id       string // the last id on a WebSocket: where to go on
 
 	// Of the connection.
 	confirmed bool   // the client was told that it hears the channel
-	asked     bool   // it named a position, or the beginning
+	position  bool   // it named a position
+	asked     bool   // it named one, or the beginning
 	resumes   bool   // it named a position from which nothing may be missing
 	replayed  bool   // what it had missed was sent
 	last      uint32 // the last number on it
+	floor     uint32 // the highest number seen before it
 	deleted   bool   // the last that was heard of a state is that it is gone
 
 	counts counts
@@ -28,11 +34,11 @@ type account struct {
 
 // counts is what happened to one client on one channel, or to many together.
 type counts struct {
-	accounts, expected, delivered          int
-	missingDeclared, missingSilent         int
-	duplicates, disorder                   int
-	gaps, repeats, replays, freshRestarts  int
-	rewound, unasked, never, deletedNotice int
+	accounts, expected, delivered  int
+	missingDeclared, missingSilent int
+	duplicates, disorder           int
+	gaps, repeats, replays         int
+	early, rewound, never          int
 }
 
 // broken is how many promises were broken.
@@ -41,8 +47,9 @@ func (c *counts) broken() int { return c.missingSilent + c.duplicates + c.disord
 // begin follows when the client connects. position says that it names one for the channel,
 // beginning that it asks for all that there is: of a log that is all, of events what is remembered.
 func (a *account) begin(position, beginning bool) {
-	a.asked, a.resumes = position || beginning, position || beginning && a.line.mode == modeLog
-	a.confirmed, a.replayed, a.last, a.deleted = false, false, 0, false
+	a.position, a.asked = position, position || beginning
+	a.resumes = position || beginning && a.line.mode == modeLog
+	a.confirmed, a.replayed, a.last, a.floor, a.deleted = false, false, 0, a.high, false
 }
 
 // confirm follows when the client was told that it hears the channel.
@@ -51,14 +58,14 @@ func (a *account) confirm() {
 		return
 	}
 	a.confirmed = true
-	if a.resumes || a.line.mode == modeState {
+	first := !a.heard
+	a.heard = true
+	// A position that another channel gave, before this one was ever confirmed, owes nothing older.
+	if a.line.mode == modeState || a.resumes && !(first && a.position) {
 		return
 	}
-	if a.high > 0 {
-		a.counts.freshRestarts++
-	}
 	a.gapOpen = false
-	a.excused.addRange(a.high+1, a.line.next.Load()-1)
+	a.excused.addRange(a.floor+1, a.line.next.Load()-1)
 }
 
 // event follows when a number came.
@@ -68,6 +75,8 @@ func (a *account) event(number uint32) {
 		a.counts.never++
 		a.blame("%d came and was never published", number)
 		return
+	case !a.confirmed && !a.webSocket:
+		a.counts.early++
 	case !a.confirmed:
 		a.counts.disorder++
 		a.blame("%d came before the subscription was confirmed", number)
@@ -137,7 +146,6 @@ func (a *account) replay() {
 
 // delete follows when the gateway said that a state is gone.
 func (a *account) delete() {
-	a.counts.deletedNotice++
 	a.deleted = true
 }
 
@@ -182,7 +190,7 @@ func (a *account) judge(rewinds bool) {
 		case a.seen.has(number):
 			a.counts.expected++
 		case a.excused.has(number):
-			a.counts.unasked++
+			// nobody promised it
 		case a.declared.has(number):
 			a.counts.expected++
 			a.counts.missingDeclared++
@@ -217,9 +225,7 @@ func (c *counts) add(other *counts) {
 	c.gaps += other.gaps
 	c.repeats += other.repeats
 	c.replays += other.replays
-	c.freshRestarts += other.freshRestarts
+	c.early += other.early
 	c.rewound += other.rewound
-	c.unasked += other.unasked
 	c.never += other.never
-	c.deletedNotice += other.deletedNotice
 }

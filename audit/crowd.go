@@ -20,7 +20,7 @@ func (a *audit) makeClients() {
 		}
 		c.beginning = c.random.IntN(3) == 0
 		for _, one := range a.choose(c) {
-			account := &account{line: one}
+			account := &account{line: one, webSocket: c.wire == wireWS}
 			c.accounts = append(c.accounts, account)
 			c.byName[one.name] = account
 		}

@@ -55,13 +55,13 @@ func (r *report) print(output io.Writer) {
 		r.plan.scenario, r.plan.seed, r.plan.clients, gatewayCount, r.plan.channels, r.plan.duration, r.faults)
 	fmt.Fprintf(output, "clients connected again %d times; %d did not get to the end in time\n\n", r.moves, r.unsettled)
 	table := tabwriter.NewWriter(output, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "mode\twire\tclients\tlistening\tpublished\texpected\tdelivered\tmissing, declared\tmissing, silent\tduplicates\tdisorder\tgaps\treplays\trepeated\t")
+	fmt.Fprintln(table, "mode\twire\tclients\tlistening\tpublished\texpected\tdelivered\tmissing, declared\tmissing, silent\tduplicates\tdisorder\tgaps\treplays\trepeated\tearly\t")
 	for m := range modeCount {
 		for w := range wireCount {
 			row := &r.rows[m][w]
-			fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", m, w, r.clients[w], row.accounts,
+			fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", m, w, r.clients[w], row.accounts,
 				r.published[m], row.expected, row.delivered, row.missingDeclared, row.missingSilent, row.duplicates,
-				row.disorder+row.never, row.gaps, row.replays, row.repeats)
+				row.disorder+row.never, row.gaps, row.replays, row.repeats, row.early)
 		}
 	}
 	_ = table.Flush()
