@@ -16,7 +16,8 @@ const (
 	// recordWaiting: subscribed, and [Shard.Begin] has yet to bring what the subscription begins
 	// with; until then nothing is sent.
 	recordWaiting recordState = iota
-	// recordUnknown: as above, but all that will come is a gap, so live events pass.
+	// recordUnknown: as above, and all that will come is a gap. What is live until then is not sent:
+	// the gap covers it, and has to come first.
 	recordUnknown
 	// recordJoined: what is at or before after was sent already, ahead of the channel's walks.
 	recordJoined
@@ -151,8 +152,10 @@ func (s *Shard) passes(w *walk, slot netio.Slot, m *member, channel uint32) bool
 	b := s.behind[slot]
 	r := b.find(channel)
 	switch {
-	case r == nil || r.state == recordUnknown:
+	case r == nil:
 		return true
+	case r.state == recordUnknown:
+		return false
 	case w.kind == walkHole:
 		return s.passesHole(w, slot, m, b, r)
 	case w.kind == walkGap:
@@ -250,10 +253,7 @@ func (s *Shard) fallBehind(w *walk, slot netio.Slot, m *member, channel uint32) 
 		after = orderAt(w.wildcardAfter)
 	}
 	b, r := s.open(slot, m, channel)
-	switch r.state {
-	case recordUnknown:
-		r.owed, r.reason = true, proto.GapUnknownPosition
-	case recordJoined:
+	if r.state == recordJoined {
 		r.from = nil
 		if after.Before(r.after) {
 			after = r.after
