@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // account is what one client saw of one channel. It belongs to its client, whose mutex guards it.
 type account struct {
@@ -29,7 +33,22 @@ type account struct {
 	deleted   bool   // the last that was heard of a state is that it is gone
 
 	counts counts
-	fault  string // the first breach of a promise, in words
+	fault  string   // the first breach of a promise, in words
+	trail  []string // what happened last before it
+}
+
+// trailMax bounds what is kept of what happened.
+const trailMax = 24
+
+// tread notes what happened.
+func (a *account) tread(what string) {
+	if a.fault != "" {
+		return
+	}
+	if len(a.trail) == trailMax {
+		a.trail = append(a.trail[:0], a.trail[1:]...)
+	}
+	a.trail = append(a.trail, what)
 }
 
 // counts is what happened to one client on one channel, or to many together.
@@ -47,6 +66,10 @@ func (c *counts) broken() int { return c.missingSilent + c.duplicates + c.disord
 // begin follows when the client connects. position says that it names one for the channel,
 // beginning that it asks for all that there is: of a log that is all, of events what is remembered.
 func (a *account) begin(position, beginning bool) {
+	a.tread("connect")
+	if position {
+		a.tread("with a position")
+	}
 	a.position, a.asked = position, position || beginning
 	a.resumes = position || beginning && a.line.mode == modeLog
 	a.confirmed, a.replayed, a.last, a.floor, a.deleted = false, false, 0, a.high, false
@@ -58,6 +81,7 @@ func (a *account) confirm() {
 		return
 	}
 	a.confirmed = true
+	a.tread("confirmed")
 	first := !a.heard
 	a.heard = true
 	// A position that another channel gave, before this one was ever confirmed, owes nothing older.
@@ -70,6 +94,7 @@ func (a *account) confirm() {
 
 // event follows when a number came.
 func (a *account) event(number uint32) {
+	a.tread(strconv.FormatUint(uint64(number), 10))
 	switch {
 	case number == 0 || number >= a.line.next.Load():
 		a.counts.never++
@@ -129,13 +154,15 @@ func (a *account) value(number uint32) {
 }
 
 // gap follows when the gateway said that something may be missing.
-func (a *account) gap() {
+func (a *account) gap(reason string) {
+	a.tread("gap " + reason)
 	a.counts.gaps++
 	a.gapOpen = true
 }
 
 // replay follows when the gateway said that what had been missed was sent.
 func (a *account) replay() {
+	a.tread("replayed")
 	a.counts.replays++
 	if !a.confirmed || !a.asked || a.replayed {
 		a.counts.disorder++
@@ -146,6 +173,7 @@ func (a *account) replay() {
 
 // delete follows when the gateway said that a state is gone.
 func (a *account) delete() {
+	a.tread("deleted")
 	a.deleted = true
 }
 
@@ -209,7 +237,7 @@ func (f fate) String() string {
 // blame keeps the first breach in words.
 func (a *account) blame(format string, arguments ...any) {
 	if a.fault == "" {
-		a.fault = a.line.name + ": " + fmt.Sprintf(format, arguments...)
+		a.fault = a.line.name + ": " + fmt.Sprintf(format, arguments...) + "; it saw: " + strings.Join(a.trail, ", ")
 	}
 }
 

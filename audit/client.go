@@ -241,7 +241,7 @@ func (c *client) said(n *notice) error {
 	case "subscribed":
 		one.confirm()
 	case "gap":
-		one.gap()
+		one.gap(n.Reason)
 	case "replayed":
 		one.replay()
 	case "deleted":
