@@ -20,6 +20,9 @@ const (
 	// readRetryMin and readRetryMax are the waits after a read that failed, doubled each time.
 	readRetryMin = 250 * time.Millisecond
 	readRetryMax = 8 * time.Second
+	// rewoundRetriesMax is how often a log that seems to have lost its end is looked at again before
+	// that is told, about four seconds in all.
+	rewoundRetriesMax = 4
 )
 
 // Drained goes on with a stream whose queue is empty: it sends what was put off, and the gaps that
@@ -164,7 +167,7 @@ func (s *Shard) pastFrames(p *past, form proto.Form) []netio.Frame {
 func (s *Shard) take(slot netio.Slot, b *behind, p *past) {
 	m := s.members.At(uint32(slot))
 	r := b.reading
-	if p.err != nil {
+	if p.err != nil || s.aheadOfUs(r, p) {
 		r.retries++
 		s.ask(slot, m, r)
 		return
@@ -204,6 +207,14 @@ func (s *Shard) take(slot netio.Slot, b *behind, p *past) {
 	default:
 		s.loop.WatchDrain(slot)
 	}
+}
+
+// aheadOfUs reports whether a client that comes back may have entries that this gateway has yet to
+// find: after a failover the other gateway may follow the new primary already, while the old one still
+// answers here. Once the horizon has passed the client's position, the log did lose its end.
+func (s *Shard) aheadOfUs(r *record, p *past) bool {
+	return p.hole && p.reason == proto.GapRewound && r.from != nil && r.from.Kind == FromEntry &&
+		s.horizon < r.from.Position.Milliseconds && r.retries < rewoundRetriesMax
 }
 
 // offerPast queues entries until there is no room, and notes how far it came.

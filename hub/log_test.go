@@ -92,6 +92,7 @@ func TestLogGoesOnFromAPosition(t *testing.T) {
 			if c.since != "0" {
 				h.logs.trim("log:1", 35)
 			}
+			h.on(0, func(s *Shard) { s.horizon = 1000 }) // no position is one that is yet to come
 			one := h.join(0, proto.FormText)
 			one.subscribeFrom("log:1", h.hub.From(parse(t, "log:1"), c.since))
 			h.openLog("log:1")
@@ -153,6 +154,27 @@ func TestReplayIsNotOverBeforeAllIsRead(t *testing.T) {
 			equal(t, "replay", got, c.want)
 		})
 	}
+}
+
+// TestClientThatIsAhead comes back with an entry that Redis, as this gateway sees it, does not have
+// yet. It is no other log, and what then comes is no news.
+func TestClientThatIsAhead(t *testing.T) {
+	h := logHarness(t, 1, nil)
+	here, one := h.join(0, proto.FormText), h.join(0, proto.FormText)
+	here.subscribe("log:1")
+	h.openLog("log:1")
+	h.append("log:1", numbers(1, 3)...)
+	one.subscribeFrom("log:1", h.hub.From(parse(t, "log:1"), "log:1/5-0/5"))
+	sockettest.Eventually(t, "a first look", func() bool {
+		h.logs.mutex.Lock()
+		defer h.logs.mutex.Unlock()
+		return h.logs.reads > 0 && h.logs.atOnce == 0
+	})
+	h.append("log:1", numbers(4, 5)...)
+	equal(t, "replay", one.read(1), []string{replayed("log:1", 0)})
+	h.append("log:1", "6")
+	equal(t, "live", one.read(1), numbers(6, 6))
+	one.silent()
 }
 
 func TestLaggingStreamLosesNothingOfALog(t *testing.T) {
