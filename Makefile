@@ -12,9 +12,9 @@ MAKEFLAGS   += --no-print-directory
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 TOOL := go tool -modfile=tools/go.mod
 
-# The end-to-end tests run the real binary against the clock, so they run after everything else
-# and alone.
-UNIT = $(shell go list ./... | grep -v '/e2e')
+# The end-to-end tests and the audit run the real binary against the clock, so they run after
+# everything else and alone.
+UNIT = $(shell go list ./... | grep -v -e '/e2e' -e '/audit$$')
 FUZZ_TIME ?= 30s
 
 # Where the samples of a benchmark go, and what it says when a measurement fails, which is in the
@@ -27,7 +27,7 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run quick test test-unit test-web test-e2e example deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
+.PHONY: help build run quick test test-unit test-web test-e2e test-audit audit example deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ run: build ## build, then serve live demo events on http://127.0.0.1:8080
 quick: ## unit tests without the race detector, under a minute
 	@go test -shuffle=on $(UNIT)
 
-test: deps lint test-unit test-web test-e2e ## everything: what CI runs
+test: deps lint test-unit test-web test-e2e test-audit ## everything: what CI runs
 
 test-unit:
 	@echo "unit tests, with the race detector"
@@ -57,6 +57,13 @@ example: deps ## build examples/react into bin/examples/react
 test-e2e:
 	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"
 	@go test -race -shuffle=on -parallel=4 -timeout=8m ./e2e/...
+
+test-audit:
+	@echo "the audit, in small: what clients see while Redis breaks"
+	@go test -race -shuffle=on -timeout=5m ./audit
+
+audit: build ## prove that nothing is lost in silence while Redis breaks, two minutes (AUDIT="--scenario cluster")
+	@go run -buildvcs=$(VCS) ./audit --gateway bin/millrace $(AUDIT)
 
 deps:
 	@.ci/deps

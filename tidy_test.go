@@ -44,6 +44,7 @@ var layers = map[string][]string{
 	"bench":                  {"proto", "netio"},
 	"bench/peers/centrifuge": {},
 	"bench/peers/nbio":       {},
+	"audit":                  {"proto"},
 	"e2e":                    {},
 	"e2e/crowd":              {},
 }

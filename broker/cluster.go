@@ -14,6 +14,11 @@ import (
 // formerForget is how long the address of a former node is still asked for the slots.
 const formerForget = 5 * time.Minute
 
+// plainPatience is how long the node of plain channels may be away before another takes its place.
+// The nodes tell each other of events, so that another one may have heard a little less than the one
+// that was lost: who goes there at once, because of a mere cut, may be told again what he was told.
+const plainPatience = time.Second
+
 // slotRange is one row of CLUSTER SLOTS: the primary of the slots from first to last.
 type slotRange struct {
 	first, last int
@@ -35,7 +40,9 @@ func (r *Redis) followCluster() {
 			return
 		case err == nil:
 			again.reset()
-			r.applySlots(ranges, horizon)
+			if r.applySlots(ranges, horizon) {
+				wait = min(wait, plainPatience)
+			}
 		default:
 			r.seekFault("cluster", err)
 			wait = again.step()
@@ -192,7 +199,9 @@ func askSlots(ctx context.Context, client rueidis.Client, asked string) ([]slotR
 // horizon is how far all nodes were read before the Cluster was asked. Only when no slot has
 // moved by then is that true of every log: one that Redis does not hold yet moves with its slot
 // without a word, and what is then appended is told by a node that nobody asked.
-func (r *Redis) applySlots(ranges []slotRange, horizon uint64) {
+//
+// waits says that the node of plain channels is away, and that it is soon time to take another.
+func (r *Redis) applySlots(ranges []slotRange, horizon uint64) (waits bool) {
 	r.mutex.Lock()
 	known := make(map[string]*node)
 	for _, n := range r.nodes {
@@ -223,6 +232,7 @@ func (r *Redis) applySlots(ranges []slotRange, horizon uint64) {
 	plain := r.choosePlain(current)
 	changed = changed || plain != r.plain
 	r.plain = plain
+	waits = plain != noNode && r.nodes[plain].session == nil
 	var gone []*node
 	for address, n := range known {
 		if !current[address] {
@@ -242,6 +252,7 @@ func (r *Redis) applySlots(ranges []slotRange, horizon uint64) {
 	if changed {
 		r.tellHealth()
 	}
+	return waits
 }
 
 // countSlots counts what each node owns. The caller holds mutex.
@@ -261,15 +272,17 @@ func (r *Redis) countSlots() {
 	}
 }
 
-// choosePlain returns the node of plain channels: the present one while it serves, else one that
-// does, else any. The caller holds mutex.
+// choosePlain returns the node of plain channels: the present one while it serves, or did a moment
+// ago, else one that does, else any. The caller holds mutex.
 func (r *Redis) choosePlain(current map[string]bool) int16 {
 	chosen := noNode
 	if r.plain != noNode && current[r.nodes[r.plain].address] {
 		chosen = r.plain
 	}
-	if chosen != noNode && r.nodes[chosen].session != nil {
-		return chosen
+	if chosen != noNode {
+		if n := r.nodes[chosen]; n.session != nil || time.Since(n.lostAt) < plainPatience {
+			return chosen
+		}
 	}
 	for _, n := range r.nodes {
 		switch {

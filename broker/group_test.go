@@ -127,6 +127,34 @@ func TestClusterNodeDies(t *testing.T) {
 	}
 }
 
+// TestClusterPlainNodeStays cuts the connections to the node of plain channels: another one may know
+// less than this one has told, so the channels wait for it to come back.
+func TestClusterPlainNodeStays(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t, 3)
+	b, r, _ := start(t, broker.RedisOptions{URL: cluster.URL()})
+	ready(t, b, r, plain("job:1"))
+	carrier := func() *redistest.Server {
+		for _, node := range cluster.Nodes {
+			if node.CLI(t, "PUBSUB", "NUMSUB", "job:1") == "job:1\n1" {
+				return node
+			}
+		}
+		return nil
+	}
+	first := carrier()
+	if first == nil {
+		t.Fatal("no node carries the channel")
+	}
+	for round := range 4 { // each time it takes longer to come back
+		first.CLI(t, "CLIENT", "KILL", "TYPE", "pubsub")
+		r.Wait(t, "recovery", func() bool { return r.CountOf(brokertest.Mended, plain("job:1")) == round+1 })
+		if now := carrier(); now != first {
+			t.Fatalf("round %d: the channel went from %s to another node", round, first.Addr)
+		}
+	}
+}
+
 // TestSentinelFailover kills the primary: the broker follows the Sentinels to the new one.
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()

@@ -31,7 +31,8 @@ type node struct {
 	delivering bool     // the canary came back lately
 	fault      string   // why not
 	faultSince time.Time
-	opened     bool // a session was open once
+	opened     bool      // a session was open once
+	lostAt     time.Time // when the last session ended
 }
 
 // addNode makes a node and lets it run. The caller holds mutex.
@@ -141,7 +142,7 @@ func (n *node) lose(ended *session) {
 	r := n.broker
 	r.mutex.Lock()
 	if n.session == ended {
-		n.session = nil
+		n.session, n.lostAt = nil, time.Now()
 	}
 	chunks := len(r.table.chunks)
 	r.mutex.Unlock()

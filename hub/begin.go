@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"time"
+
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
@@ -108,17 +110,22 @@ func (s *Shard) beginEvents(slot netio.Slot, m *member, b *behind, r *record) {
 	}
 }
 
-// beginLog goes on behind a position of a log, or finds that there is nothing behind it.
+// beginLog goes on behind a position of a log, or finds that there is nothing behind it. Where the
+// client may have more than it says, all that there is now has to be read before it is told that
+// that was all: another gateway may have told it of entries that this one still waits for.
 func (s *Shard) beginLog(slot netio.Slot, m *member, b *behind, r *record) {
 	r.after = r.from.entry()
-	flow := s.flows[r.channel]
-	// A time is no entry that the log could be asked for: if it is not before where the walks are,
-	// they bring all that is behind it.
-	if r.after == flow || r.from.Kind == FromHorizon && flow.Before(r.after) {
+	// A WebSocket names an entry of each channel, the last that it had. An event stream has one
+	// position for all, and that while it caught up it stood still.
+	exact := r.from.Kind == FromEntry && m.form.WithoutID() == m.form
+	if exact && r.after == s.flows[r.channel] {
 		s.set(b, r, recordJoined)
 		s.endReplay(slot, m, b, r)
 		s.settle(slot, m, r)
 		return
+	}
+	if !exact {
+		r.unsure = time.Now()
 	}
 	s.set(b, r, recordReading)
 	s.readOn(slot, m)
@@ -129,7 +136,7 @@ func (s *Shard) endReplay(slot netio.Slot, m *member, b *behind, r *record) {
 	if r.from == nil || r.from.Kind == FromUnknown || r.state == recordWaiting {
 		return
 	}
-	r.from = nil
+	r.from, r.unsure = nil, time.Time{}
 	c := s.channels.At(r.channel)
 	s.say(slot, m, "replayed", s.baseID(m, b, c), proto.AppendReplayed(nil, s.text(c), r.count))
 }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"slices"
+	"time"
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/netio"
@@ -15,7 +16,8 @@ const (
 	// recordWaiting: subscribed, and [Shard.Begin] has yet to bring what the subscription begins
 	// with; until then nothing is sent.
 	recordWaiting recordState = iota
-	// recordUnknown: as above, but all that will come is a gap, so live events pass.
+	// recordUnknown: as above, and all that will come is a gap. What is live until then is not sent:
+	// the gap covers it, and has to come first.
 	recordUnknown
 	// recordJoined: what is at or before after was sent already, ahead of the channel's walks.
 	recordJoined
@@ -52,6 +54,7 @@ type record struct {
 	reason  proto.GapReason // of the gap that is owed
 	after   broker.Position // what the stream has; of events and states the order
 	from    *From           // where it was resumed from; nil: it fell behind
+	unsure  time.Time       // if set: since when the client may have entries behind after, see beginLog
 	due     broker.Position // where after is before the first entry: the entry that must come next
 	count   int             // entries replayed so far
 	size    int             // entries to ask for with the next read; 0: the first
@@ -149,8 +152,10 @@ func (s *Shard) passes(w *walk, slot netio.Slot, m *member, channel uint32) bool
 	b := s.behind[slot]
 	r := b.find(channel)
 	switch {
-	case r == nil || r.state == recordUnknown:
+	case r == nil:
 		return true
+	case r.state == recordUnknown:
+		return false
 	case w.kind == walkHole:
 		return s.passesHole(w, slot, m, b, r)
 	case w.kind == walkGap:
@@ -169,7 +174,7 @@ func (s *Shard) passes(w *walk, slot netio.Slot, m *member, channel uint32) bool
 		s.drop(slot, m, channel)
 		return w.at != r.after
 	case recordReading:
-		if r.owed || !r.after.Before(w.at) || r.after.Before(w.exactAfter) {
+		if r.owed || !r.unsure.IsZero() || !r.after.Before(w.at) || r.after.Before(w.exactAfter) {
 			return false
 		}
 		s.endReplay(slot, m, b, r)
@@ -248,10 +253,7 @@ func (s *Shard) fallBehind(w *walk, slot netio.Slot, m *member, channel uint32) 
 		after = orderAt(w.wildcardAfter)
 	}
 	b, r := s.open(slot, m, channel)
-	switch r.state {
-	case recordUnknown:
-		r.owed, r.reason = true, proto.GapUnknownPosition
-	case recordJoined:
+	if r.state == recordJoined {
 		r.from = nil
 		if after.Before(r.after) {
 			after = r.after

@@ -20,6 +20,9 @@ const (
 	// readRetryMin and readRetryMax are the waits after a read that failed, doubled each time.
 	readRetryMin = 250 * time.Millisecond
 	readRetryMax = 8 * time.Second
+	// rewoundRetriesMax is how often a log that seems to have lost its end is looked at again before
+	// that is told, about four seconds in all.
+	rewoundRetriesMax = 4
 )
 
 // Drained goes on with a stream whose queue is empty: it sends what was put off, and the gaps that
@@ -164,7 +167,7 @@ func (s *Shard) pastFrames(p *past, form proto.Form) []netio.Frame {
 func (s *Shard) take(slot netio.Slot, b *behind, p *past) {
 	m := s.members.At(uint32(slot))
 	r := b.reading
-	if p.err != nil {
+	if p.err != nil || s.aheadOfUs(r, p) {
 		r.retries++
 		s.ask(slot, m, r)
 		return
@@ -177,20 +180,24 @@ func (s *Shard) take(slot netio.Slot, b *behind, p *past) {
 		s.sendGap(slot, m, r, proto.GapTrimmed)
 	}
 	r.due = broker.Position{}
+	rewound := p.hole && p.reason == proto.GapRewound
 	if p.hole {
 		s.sendGap(slot, m, r, p.reason)
-		if p.reason == proto.GapRewound {
+		if rewound {
 			r.after = s.flows[r.channel] // what the stream had is of another log: it follows the walks
 		}
 	}
-	if !p.hole || p.reason != proto.GapRewound {
+	if !rewound {
 		if !s.offerPast(slot, m, r, p) {
 			s.loop.WatchDrain(slot)
 			return
 		}
 	}
+	if rewound || p.end && p.at.After(r.unsure) {
+		r.unsure = time.Time{}
+	}
 	switch {
-	case (p.end || p.hole && p.reason == proto.GapRewound) && !r.after.Before(s.flows[r.channel]):
+	case (p.end || rewound) && r.unsure.IsZero() && !r.after.Before(s.flows[r.channel]):
 		s.endReplay(slot, m, b, r)
 		s.set(b, r, recordJoined)
 		s.settle(slot, m, r)
@@ -200,6 +207,14 @@ func (s *Shard) take(slot netio.Slot, b *behind, p *past) {
 	default:
 		s.loop.WatchDrain(slot)
 	}
+}
+
+// aheadOfUs reports whether a client that comes back may have entries that this gateway has yet to
+// find: after a failover the other gateway may follow the new primary already, while the old one still
+// answers here. Once the horizon has passed the client's position, the log did lose its end.
+func (s *Shard) aheadOfUs(r *record, p *past) bool {
+	return p.hole && p.reason == proto.GapRewound && r.from != nil && r.from.Kind == FromEntry &&
+		s.horizon < r.from.Position.Milliseconds && r.retries < rewoundRetriesMax
 }
 
 // offerPast queues entries until there is no room, and notes how far it came.

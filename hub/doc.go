@@ -54,7 +54,8 @@
 //
 // A log is read from the broker in pieces, the next one when the last was written; what is read
 // may be ahead of the walks, which are then skipped. Streams at the same place share one read and
-// its bytes.
+// its bytes. A client that comes back from another gateway may have entries that this one was not told
+// of yet: its replay is over when a read that began after it came has reached the end.
 //
 // # Ids
 //

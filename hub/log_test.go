@@ -92,14 +92,12 @@ func TestLogGoesOnFromAPosition(t *testing.T) {
 			if c.since != "0" {
 				h.logs.trim("log:1", 35)
 			}
+			h.on(0, func(s *Shard) { s.horizon = 1000 }) // no position is one that is yet to come
 			one := h.join(0, proto.FormText)
 			one.subscribeFrom("log:1", h.hub.From(parse(t, "log:1"), c.since))
 			h.openLog("log:1")
 			equal(t, "replay", one.read(len(c.want)), c.want)
 			if strings.Contains(c.since, "1000") {
-				if h.logs.reads > 0 {
-					t.Error("the log was asked for a time as if it were an entry")
-				}
 				return // the horizon says that the client has what comes
 			}
 			h.append("log:1", "41", "42")
@@ -110,6 +108,73 @@ func TestLogGoesOnFromAPosition(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReplayIsNotOverBeforeAllIsRead comes back to a gateway that was told less of a log than the
+// client: what it knows so far is not all that the client may have, and so must get before it is
+// told that this was the replay.
+func TestReplayIsNotOverBeforeAllIsRead(t *testing.T) {
+	cases := []struct {
+		name  string
+		form  proto.Form
+		since string
+		want  []string
+	}{
+		{"a horizon that is ahead of what was told", proto.FormText, "log:2/7-0/3", append(numbers(4, 5), replayed("log:1", 2))},
+		{"a horizon before what was told", proto.FormText, "log:2/7-0/1", append(numbers(2, 5), replayed("log:1", 4))},
+		{"an event stream that had more than its id says", proto.FormSSEPlain, "log:1/3-0/3", append(numbers(4, 5), replayed("log:1", 2))},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			h := logHarness(t, 1, nil)
+			h.logs.add("log:1", "1")
+			here := h.join(0, proto.FormText)
+			here.subscribe("log:1")
+			h.openLog("log:1")
+			h.append("log:1", numbers(2, 3)...)
+			for _, payload := range numbers(4, 5) {
+				h.logs.add("log:1", payload) // only the other gateway knows
+			}
+			one := h.join(0, c.form)
+			gate := make(chan struct{})
+			h.logs.mutex.Lock()
+			h.logs.gate = gate
+			h.logs.mutex.Unlock()
+			one.subscribeFrom("log:1", h.hub.From(parse(t, "log:1"), c.since))
+			h.tellLog("log:1", 0) // while it reads
+			close(gate)
+			var got []string
+			for range c.want {
+				if c.form == proto.FormText {
+					got = append(got, one.read(1)...)
+				} else {
+					got = append(got, one.readSSE().Data)
+				}
+			}
+			equal(t, "replay", got, c.want)
+		})
+	}
+}
+
+// TestClientThatIsAhead comes back with an entry that Redis, as this gateway sees it, does not have
+// yet. It is no other log, and what then comes is no news.
+func TestClientThatIsAhead(t *testing.T) {
+	h := logHarness(t, 1, nil)
+	here, one := h.join(0, proto.FormText), h.join(0, proto.FormText)
+	here.subscribe("log:1")
+	h.openLog("log:1")
+	h.append("log:1", numbers(1, 3)...)
+	one.subscribeFrom("log:1", h.hub.From(parse(t, "log:1"), "log:1/5-0/5"))
+	sockettest.Eventually(t, "a first look", func() bool {
+		h.logs.mutex.Lock()
+		defer h.logs.mutex.Unlock()
+		return h.logs.reads > 0 && h.logs.atOnce == 0
+	})
+	h.append("log:1", numbers(4, 5)...)
+	equal(t, "replay", one.read(1), []string{replayed("log:1", 0)})
+	h.append("log:1", "6")
+	equal(t, "live", one.read(1), numbers(6, 6))
+	one.silent()
 }
 
 func TestLaggingStreamLosesNothingOfALog(t *testing.T) {

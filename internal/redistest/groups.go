@@ -1,7 +1,9 @@
 package redistest
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,44 +23,82 @@ type Cluster struct {
 	Nodes []*Server
 }
 
-// StartCluster runs a Cluster of count primaries and waits until every node knows all slots.
-// A lost node makes the others refuse only what belongs to its slots.
+// StartCluster is [RunCluster] for a test, at whose end it is stopped.
 func StartCluster(t testing.TB, count int) *Cluster {
 	t.Helper()
+	cluster, err := RunCluster(count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return cluster
+}
+
+// RunCluster runs a Cluster of count primaries and waits until every node knows all slots.
+// A lost node makes the others refuse only what belongs to its slots. The caller closes it.
+func RunCluster(count int) (*Cluster, error) {
 	cluster := &Cluster{}
+	if err := cluster.run(count); err != nil {
+		cluster.Close()
+		return nil, err
+	}
+	return cluster, nil
+}
+
+func (c *Cluster) run(count int) error {
 	for range count {
 		busPort, err := FreePort()
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		cluster.Nodes = append(cluster.Nodes, Start(t,
+		node, err := Run(
 			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPort),
-			"--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"))
-	}
-	first := cluster.Nodes[0]
-	for index, node := range cluster.Nodes {
-		from, to := index*slotCount/count, (index+1)*slotCount/count-1
-		node.CLI(t, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(from), strconv.Itoa(to))
-		node.CLI(t, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(index+1))
-		if index > 0 {
-			first.CLI(t, "CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(node.Port), node.busPort())
+			"--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no")
+		if err != nil {
+			return err
 		}
+		c.Nodes = append(c.Nodes, node)
 	}
-	agreed := poll(groupTimeout, func() bool {
-		for _, node := range cluster.Nodes {
-			info, err := node.Command("CLUSTER", "INFO")
-			if err != nil || !strings.Contains(info, "cluster_state:ok") ||
-				!strings.Contains(info, fmt.Sprintf("cluster_slots_ok:%d", slotCount)) ||
-				!strings.Contains(info, fmt.Sprintf("cluster_size:%d", count)) {
-				return false
+	first := c.Nodes[0]
+	for index, node := range c.Nodes {
+		from, to := index*slotCount/count, (index+1)*slotCount/count-1
+		commands := [][]string{
+			{"CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(from), strconv.Itoa(to)},
+			{"CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(index + 1)},
+		}
+		if err := node.commands(commands...); err != nil {
+			return err
+		}
+		if index > 0 {
+			if err := first.commands([]string{"CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(node.Port), node.busPort()}); err != nil {
+				return err
 			}
 		}
-		return true
-	})
-	if !agreed {
-		t.Fatalf("redistest: the Cluster did not come together within %v", groupTimeout)
 	}
-	return cluster
+	if !poll(groupTimeout, c.agreed) {
+		return fmt.Errorf("redistest: the Cluster did not come together within %v", groupTimeout)
+	}
+	return nil
+}
+
+// agreed reports whether every node knows all slots.
+func (c *Cluster) agreed() bool {
+	for _, node := range c.Nodes {
+		info, err := node.Command("CLUSTER", "INFO")
+		if err != nil || !strings.Contains(info, "cluster_state:ok") ||
+			!strings.Contains(info, fmt.Sprintf("cluster_slots_ok:%d", slotCount)) ||
+			!strings.Contains(info, fmt.Sprintf("cluster_size:%d", len(c.Nodes))) {
+			return false
+		}
+	}
+	return true
+}
+
+// Close stops all nodes. It may be called twice.
+func (c *Cluster) Close() {
+	for _, node := range c.Nodes {
+		node.Close()
+	}
 }
 
 func (s *Server) busPort() string {
@@ -82,11 +122,20 @@ func (c *Cluster) URL() string {
 // Slot returns the hash slot of a key or sharded channel.
 func (c *Cluster) Slot(t testing.TB, key string) int {
 	t.Helper()
-	slot, err := strconv.Atoi(c.Nodes[0].CLI(t, "CLUSTER", "KEYSLOT", key))
+	slot, err := c.SlotOf(key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return slot
+}
+
+// SlotOf is [Cluster.Slot] without a test.
+func (c *Cluster) SlotOf(key string) (int, error) {
+	answer, err := c.Nodes[0].Command("CLUSTER", "KEYSLOT", key)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(answer)
 }
 
 // Owner returns the node that owned slot when the Cluster was made.
@@ -102,15 +151,51 @@ func (c *Cluster) Owner(slot int) *Server {
 // Migrate gives a slot and its keys to another node, as a resharding does.
 func (c *Cluster) Migrate(t testing.TB, slot int, from, to *Server) {
 	t.Helper()
-	fromID, toID := from.CLI(t, "CLUSTER", "MYID"), to.CLI(t, "CLUSTER", "MYID")
-	number := strconv.Itoa(slot)
-	to.CLI(t, "CLUSTER", "SETSLOT", number, "IMPORTING", fromID)
-	from.CLI(t, "CLUSTER", "SETSLOT", number, "MIGRATING", toID)
-	for _, key := range strings.Fields(from.CLI(t, "CLUSTER", "GETKEYSINSLOT", number, "1000")) {
-		from.CLI(t, "MIGRATE", "127.0.0.1", strconv.Itoa(to.Port), key, "0", "5000")
+	if err := c.MigrateSlot(slot, from, to); err != nil {
+		t.Fatal(err)
 	}
-	to.CLI(t, "CLUSTER", "SETSLOT", number, "NODE", toID)
-	from.CLI(t, "CLUSTER", "SETSLOT", number, "NODE", toID)
+}
+
+// MigrateSlot is [Cluster.Migrate] without a test.
+func (c *Cluster) MigrateSlot(slot int, from, to *Server) error {
+	fromID, err := from.Command("CLUSTER", "MYID")
+	if err != nil {
+		return err
+	}
+	toID, err := to.Command("CLUSTER", "MYID")
+	if err != nil {
+		return err
+	}
+	number := strconv.Itoa(slot)
+	if err := to.commands([]string{"CLUSTER", "SETSLOT", number, "IMPORTING", fromID}); err != nil {
+		return err
+	}
+	if err := from.commands([]string{"CLUSTER", "SETSLOT", number, "MIGRATING", toID}); err != nil {
+		return err
+	}
+	keys, err := from.Command("CLUSTER", "GETKEYSINSLOT", number, "1000")
+	if err != nil {
+		return err
+	}
+	for _, key := range strings.Fields(keys) {
+		if err := from.commands([]string{"MIGRATE", "127.0.0.1", strconv.Itoa(to.Port), key, "0", "5000"}); err != nil {
+			return err
+		}
+	}
+	if err := to.commands([]string{"CLUSTER", "SETSLOT", number, "NODE", toID}); err != nil {
+		return err
+	}
+	return from.commands([]string{"CLUSTER", "SETSLOT", number, "NODE", toID})
+}
+
+// commands runs several commands, one after the other, up to the first that fails.
+func (s *Server) commands(all ...[]string) error {
+	for _, arguments := range all {
+		if _, err := s.Command(arguments...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Sentinel is a primary, one replica and three Sentinels that watch them under the name
@@ -123,42 +208,79 @@ type Sentinel struct {
 // SentinelMaster is the name under which [StartSentinel] has the primary watched.
 const SentinelMaster = "mymaster"
 
-// StartSentinel runs the group and waits until the Sentinels know each other and the replica.
+// StartSentinel is [RunSentinel] for a test, at whose end it is stopped.
 func StartSentinel(t testing.TB) *Sentinel {
 	t.Helper()
-	group := &Sentinel{Primary: Start(t, "--repl-diskless-sync-delay", "0")}
-	group.Replica = Start(t, "--replicaof", "127.0.0.1 "+strconv.Itoa(group.Primary.Port))
+	group, err := RunSentinel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(group.Close)
+	return group
+}
+
+// RunSentinel runs the group and waits until the Sentinels know each other and the replica. The
+// caller closes it.
+func RunSentinel() (*Sentinel, error) {
+	group := &Sentinel{}
+	if err := group.run(); err != nil {
+		group.Close()
+		return nil, err
+	}
+	return group, nil
+}
+
+func (g *Sentinel) run() error {
+	var err error
+	if g.Primary, err = Run("--repl-diskless-sync-delay", "0"); err != nil {
+		return err
+	}
+	if g.Replica, err = Run("--replicaof", "127.0.0.1 "+strconv.Itoa(g.Primary.Port)); err != nil {
+		return err
+	}
 	if !poll(groupTimeout, func() bool {
-		info, err := group.Replica.Command("INFO", "replication")
+		info, err := g.Replica.Command("INFO", "replication")
 		return err == nil && strings.Contains(info, "master_link_status:up")
 	}) {
-		t.Fatal("redistest: the replica did not connect to its primary")
+		return errors.New("redistest: the replica did not connect to its primary")
 	}
 	const count = 3
 	ports := make([]int, count)
 	for index := range ports {
-		port, err := FreePort()
-		if err != nil {
-			t.Fatal(err)
+		if ports[index], err = FreePort(); err != nil {
+			return err
 		}
-		ports[index] = port
 	}
 	for index := range ports {
-		file := filepath.Join(t.TempDir(), "sentinel.conf")
-		if err := os.WriteFile(file, []byte(group.sentinelConfig(ports, index)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		sentinel, err := RunOn(ports[index], file, "--sentinel")
+		sentinel, err := g.runSentinel(ports, index)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		t.Cleanup(sentinel.Close)
-		group.Sentinels = append(group.Sentinels, sentinel)
+		g.Sentinels = append(g.Sentinels, sentinel)
 	}
-	if !poll(groupTimeout, func() bool { return group.agreed(count) }) {
-		t.Fatalf("redistest: the Sentinels did not find each other within %v", groupTimeout)
+	if !poll(groupTimeout, func() bool { return g.agreed(count) }) {
+		return fmt.Errorf("redistest: the Sentinels did not find each other within %v", groupTimeout)
 	}
-	return group
+	return nil
+}
+
+// runSentinel runs one Sentinel. Its configuration, which it rewrites, is in a directory of the
+// primary's.
+func (g *Sentinel) runSentinel(ports []int, index int) (*Server, error) {
+	file := filepath.Join(g.Primary.Directory(), fmt.Sprintf("sentinel-%d.conf", index))
+	if err := os.WriteFile(file, []byte(g.sentinelConfig(ports, index)), 0o600); err != nil {
+		return nil, fmt.Errorf("redistest: write a Sentinel's configuration: %w", err)
+	}
+	return RunOn(ports[index], file, "--sentinel")
+}
+
+// Close stops all. It may be called twice.
+func (g *Sentinel) Close() {
+	for _, server := range append(g.Sentinels, g.Replica, g.Primary) {
+		if server != nil {
+			server.Close()
+		}
+	}
 }
 
 // sentinelConfig introduces a Sentinel to its peers and the replica, which they would otherwise
@@ -201,13 +323,27 @@ func (g *Sentinel) URL() string {
 // PrimaryPort returns the port of whom the first Sentinel takes for the primary.
 func (g *Sentinel) PrimaryPort(t testing.TB) int {
 	t.Helper()
-	answer := strings.Fields(g.Sentinels[0].CLI(t, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SentinelMaster))
-	if len(answer) != 2 {
-		t.Fatalf("redistest: the Sentinel answers %d words instead of two", len(answer))
+	address, err := g.PrimaryAddr()
+	if err != nil {
+		t.Fatal(err)
 	}
-	port, err := strconv.Atoi(answer[1])
+	_, text, _ := net.SplitHostPort(address)
+	port, err := strconv.Atoi(text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return port
+}
+
+// PrimaryAddr returns HOST:PORT of whom the first Sentinel takes for the primary.
+func (g *Sentinel) PrimaryAddr() (string, error) {
+	answer, err := g.Sentinels[0].Command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SentinelMaster)
+	if err != nil {
+		return "", err
+	}
+	words := strings.Fields(answer)
+	if len(words) != 2 {
+		return "", fmt.Errorf("redistest: the Sentinel answers %d words instead of two", len(words))
+	}
+	return net.JoinHostPort(words[0], words[1]), nil
 }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/url"
+
+	"github.com/millrace/millrace/proto"
+)
+
+// listenSSE is one event stream: as EventSource does it, the address stays and the last id comes in
+// a header.
+func (c *client) listenSSE(connection net.Conn) error {
+	query := url.Values{}
+	for _, one := range c.accounts {
+		query.Add("channel", one.line.name)
+	}
+	if c.beginning {
+		query.Set("since", "0")
+	}
+	var headers []string
+	if c.lastID != "" {
+		headers = append(headers, "Last-Event-ID: "+c.lastID)
+	}
+	c.mutex.Lock()
+	for _, one := range c.accounts {
+		one.begin(c.lastID != "", c.beginning)
+	}
+	c.mutex.Unlock()
+	response, _, err := c.request(connection, "/api/stream?"+query.Encode(), 200, headers...)
+	if err != nil {
+		return err
+	}
+	decoder := proto.SSEDecoder{LastID: c.lastID}
+	stall := c.staller()
+	buffer := make([]byte, readBytes)
+	for {
+		count, err := response.Body.Read(buffer)
+		decoder.Feed(buffer[:count])
+		if err := c.takeSSE(&decoder); err != nil {
+			return err
+		}
+		if err != nil {
+			return fmt.Errorf("read the stream: %w", err)
+		}
+		stall.stall()
+	}
+}
+
+// takeSSE takes all that the decoder has.
+func (c *client) takeSSE(decoder *proto.SSEDecoder) error {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	for {
+		event, ok := decoder.Next()
+		if !ok {
+			c.lastID = decoder.LastID
+			return nil
+		}
+		if err := c.takeSSEEvent(event); err != nil {
+			return err
+		}
+		c.lastID = decoder.LastID
+	}
+}
+
+func (c *client) takeSSEEvent(event proto.SSEEvent) error {
+	if event.Event == payloadType {
+		return c.event([]byte(event.Data), "")
+	}
+	var n notice
+	if err := json.Unmarshal([]byte(event.Data), &n); err != nil {
+		return fmt.Errorf("the event %s is no JSON: %w", event.Event, err)
+	}
+	n.Type = event.Event
+	if n.Type != "connected" {
+		return c.said(&n)
+	}
+	for _, name := range n.Channels {
+		if one := c.byName[name]; one != nil {
+			one.confirm()
+		}
+	}
+	return nil
+}

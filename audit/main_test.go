@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// builds is the folder for the gateway, made once and removed at the end.
+var builds string
+
+// gatewayPath builds the gateway with the race detector, once.
+var gatewayPath = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(builds, "millrace-race")
+	output, err := exec.Command("go", "build", "-buildvcs=false", "-race", "-o", path, "../cmd/millrace").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building the gateway: %w\n%s", err, output)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	var err error
+	if builds, err = os.MkdirTemp("", "millrace-audit-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
+	defer os.RemoveAll(builds)
+	if code := m.Run(); code != 0 {
+		return code
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
+		return exitFailed
+	}
+	return 0
+}
