@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -32,7 +33,7 @@ type node struct {
 	fault      string   // why not
 	faultSince time.Time
 	opened     bool      // a session was open once
-	lostAt     time.Time // when the last session ended
+	lostAt     time.Time // when the last session ended; zero if nothing is gained by waiting for the next
 }
 
 // addNode makes a node and lets it run. The caller holds mutex.
@@ -143,6 +144,9 @@ func (n *node) lose(ended *session) {
 	r.mutex.Lock()
 	if n.session == ended {
 		n.session, n.lostAt = nil, time.Now()
+		if errors.Is(context.Cause(ended.ctx), errDeaf) {
+			n.lostAt = time.Time{} // it would be back at once, and as deaf
+		}
 	}
 	chunks := len(r.table.chunks)
 	r.mutex.Unlock()
