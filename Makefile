@@ -63,7 +63,8 @@ test-audit:
 	@go test -race -shuffle=on -timeout=5m ./audit
 
 audit: build ## prove that nothing is lost in silence while Redis breaks, two minutes (AUDIT="--scenario cluster")
-	@go run -buildvcs=$(VCS) ./audit --gateway bin/millrace $(AUDIT)
+	@go build -buildvcs=$(VCS) -o bin/audit ./audit
+	@exec ./bin/audit --gateway bin/millrace $(AUDIT)
 
 deps:
 	@.ci/deps

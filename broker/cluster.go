@@ -280,7 +280,7 @@ func (r *Redis) choosePlain(current map[string]bool) int16 {
 		chosen = r.plain
 	}
 	if chosen != noNode {
-		if n := r.nodes[chosen]; n.session != nil || time.Since(n.lostAt) < plainPatience {
+		if n := r.nodes[chosen]; n.session != nil || time.Since(n.cutAt) < plainPatience {
 			return chosen
 		}
 	}

@@ -33,7 +33,7 @@ type node struct {
 	fault      string   // why not
 	faultSince time.Time
 	opened     bool      // a session was open once
-	lostAt     time.Time // when the last session ended; zero if nothing is gained by waiting for the next
+	cutAt      time.Time // when the last session ended, zero if the node is unfit for plain channels
 }
 
 // addNode makes a node and lets it run. The caller holds mutex.
@@ -143,9 +143,9 @@ func (n *node) lose(ended *session) {
 	r := n.broker
 	r.mutex.Lock()
 	if n.session == ended {
-		n.session, n.lostAt = nil, time.Now()
+		n.session, n.cutAt = nil, time.Now()
 		if errors.Is(context.Cause(ended.ctx), errDeaf) {
-			n.lostAt = time.Time{} // it would be back at once, and as deaf
+			n.cutAt = time.Time{} // it would be back at once, and as deaf
 		}
 	}
 	chunks := len(r.table.chunks)
