@@ -92,7 +92,7 @@ fuzz: ## run every fuzz target for FUZZ_TIME (30s) each
 		done; \
 	done
 
-bench: build bench-deps ## measure beside the floor, nchan and plain Go, under ten minutes
+bench: build bench-deps ## measure beside the floor, nchan and plain Go, about ten minutes
 	@./bin/millrace bench --quick --subjects millrace,floor,floor-gather,nchan,plain-go --json $(BENCH_JSON)
 
 # Ended in between, it goes on where it was when it is started again.
