@@ -33,6 +33,12 @@ type cores []int
 type placement struct {
 	server cores
 	client cores
+	usable cores // all that this process could use before it was pinned itself
+}
+
+// everywhere gives everybody all cores. They are named, since children inherit the harness's own.
+func (p placement) everywhere() placement {
+	return placement{server: p.usable, client: p.usable, usable: p.usable}
 }
 
 // place puts the server on the first core of this machine and everybody else on the others, or
@@ -49,12 +55,12 @@ func place(all bool) (placement, error) {
 		}
 	}
 	if all {
-		return placement{}, nil
+		return placement{usable: usable}, nil
 	}
 	if len(usable) < 2 {
 		return placement{}, errors.New("this process may use one core only: the server and its crowd need one each; give --cores all to share it")
 	}
-	return placement{server: usable[:1], client: usable[1:]}, nil
+	return placement{server: usable[:1], client: usable[1:], usable: usable}, nil
 }
 
 // child is a process that the harness started. It ends before the harness does.

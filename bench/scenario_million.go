@@ -42,7 +42,7 @@ type fleet struct {
 }
 
 func millionSeconds(s *Settings) float64 {
-	return 30 + s.MillionKeepalive + 200*float64(s.Million)/1e6
+	return 30 + s.MillionKeepalive + 600*float64(s.Million)/1e6
 }
 
 // runMillion holds as many streams as are asked for, half of them over each wire: what they cost,
@@ -50,7 +50,7 @@ func millionSeconds(s *Settings) float64 {
 func runMillion(ctx context.Context, c *cell) error {
 	f := &fleet{cell: c}
 	// So many processes share whatever cores there are.
-	c.site.place = placement{}
+	c.site.place = c.site.place.everywhere()
 	processes := max(len(Wires()), (c.settings.Million+fleetStreamsEach-1)/fleetStreamsEach)
 	if err := f.startGateways(ctx, processes); err != nil {
 		return err
