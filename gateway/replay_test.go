@@ -218,8 +218,12 @@ func TestBatch(t *testing.T) {
 						t.Fatalf("%s: event %d stands where %d should", s.wire.name, event.N, last)
 					}
 				}
-				if batch.id == "" && !s.wire.websocket {
-					t.Errorf("%s: the batch has no id", s.wire.name)
+				id := batch.id
+				if s.wire.envelope {
+					id = batch.field("id")
+				}
+				if hasIDs := !s.wire.websocket || s.wire.envelope; (id != "") != hasIDs {
+					t.Errorf("%s: the id of the batch is %q", s.wire.name, id)
 				}
 			}
 		}

@@ -130,8 +130,8 @@ func NewEvent(channel Channel, id string, payload []byte) (*Event, error) {
 // NewNotice makes an event of what the gateway itself has to say to all subscribers of a
 // channel: a gap, a deleted, a batch, built by the Append functions of this package. It differs
 // from NewEvent in that the message stands as it is in every form: FormText and FormEnvelope do
-// not wrap it, and FormSSE names it by its type although that is reserved. Never pass a
-// publisher's payload to it.
+// not wrap it, though FormEnvelope puts a field "id" into it where there is an id, and FormSSE
+// names it by its type although that is reserved. Never pass a publisher's payload to it.
 func NewNotice(channel Channel, id string, message []byte) (*Event, error) {
 	event, err := NewEvent(channel, id, message)
 	if err != nil {
@@ -304,12 +304,25 @@ func (e *Event) encode(form Form) []byte {
 		}
 		return e.Bytes(FormEnvelope)
 	case FormEnvelope:
-		if e.notice {
+		if e.notice && e.id == "" {
 			return e.Bytes(FormText)
+		}
+		if e.notice {
+			return AppendFrame(nil, OpText, e.noticeWithID())
 		}
 		return e.encodeEnvelope()
 	}
 	panic("proto: no such form: " + strconv.Itoa(int(form)))
+}
+
+// noticeWithID is the message, an object, with the id as its first field: what SSE says in a line of
+// its own, an envelope says inside.
+func (e *Event) noticeWithID() []byte {
+	dst := make([]byte, 0, len(`{"id":"",`)+len(e.id)+len(e.payload))
+	dst = append(dst, `{"id":`...)
+	dst = appendQuoted(dst, e.id)
+	dst = append(dst, ',')
+	return append(dst, e.payload[1:]...) // the Append functions begin with the brace
 }
 
 // encodeEnvelope writes head and message into one allocation of the right size.

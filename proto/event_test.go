@@ -259,6 +259,27 @@ func TestNotice(t *testing.T) {
 	}
 }
 
+// TestNoticeWithID: a batch has the id of its last event on every wire that has ids.
+func TestNoticeWithID(t *testing.T) {
+	const id = "a:1/=say \"hi\""
+	message := AppendBatch(nil, "a:1", [][]byte{[]byte("1"), []byte("2")})
+	notice, err := NewNotice(mustChannel(t, "a:1"), id, message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const enveloped = `{"id":"a:1/=say \"hi\"","type":"batch","channel":"a:1","events":[1,2]}`
+	for form, want := range map[Form]string{
+		FormText:              string(AppendFrame(nil, OpText, message)),
+		FormEnvelope:          string(AppendFrame(nil, OpText, []byte(enveloped))),
+		FormSSEPlain:          "id: " + id + "\nevent: batch\ndata: " + string(message) + "\n\n",
+		FormSSEPlainWithoutID: "event: batch\ndata: " + string(message) + "\n\n",
+	} {
+		if got := string(notice.Bytes(form)); got != want {
+			t.Errorf("form %d: %q, expected %q", form, got, want)
+		}
+	}
+}
+
 func TestEventUnknownForm(t *testing.T) {
 	defer func() {
 		if recover() == nil {
