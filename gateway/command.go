@@ -304,6 +304,6 @@ func (s *sessions) mail(item any) {
 	case *published:
 		s.answerPublish(item)
 	case drainOrder:
-		s.beginDrain()
+		s.goOnDrain(item)
 	}
 }

@@ -3,34 +3,42 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/millrace/millrace/netio"
 )
 
-// drainPerTurn is how many streams of a loop are told to go in one turn.
-const drainPerTurn = 256
+// Streams are sent away evenly, so that their clients, who come back at once, do not all come in the
+// same second: drainRate of them a second, or as many more as it takes to be done in half of
+// DrainTimeout. The other half is for those that are slow to leave.
+const (
+	drainRate    = 1000
+	drainStep    = 20 * time.Millisecond // between two orders to the loops
+	drainPerTurn = 256                   // streams of a loop that are told to go in one turn, at most
+)
 
-// drainOrder is posted to a loop that is to send its streams away.
-type drainOrder struct{}
+// drainOrder is posted to a loop that is to send its streams away: those in the first so many of its
+// slots. The part of the last order is 1.
+type drainOrder struct{ part float64 }
 
 // drainCursor is how far a loop has come in sending its streams away.
 type drainCursor struct {
-	under bool
-	next  netio.Slot
+	next  netio.Slot // the first that was not looked at
+	until netio.Slot // the first that stays for now
 }
 
-func (s *sessions) beginDrain() { s.drain = drainCursor{under: true, next: 1} }
+// goOnDrain takes an order. Streams that arrive in a slot behind the cursor are sent away as they come.
+func (s *sessions) goOnDrain(order drainOrder) {
+	s.drain.next = max(s.drain.next, 1)
+	s.drain.until = netio.Slot(order.part*float64(s.highest)) + 1
+}
 
 // drainSome sends the next few streams away, in order: WebSocket 1012, SSE a time to retry at and
 // the end of the body. Their clients come back, to another gateway or to this one's successor.
 func (s *sessions) drainSome() (more bool) {
-	if !s.drain.under {
-		return false
-	}
 	for range drainPerTurn {
-		if s.drain.next > s.highest {
-			s.drain.under = false // later arrivals are sent away as they come
+		if s.drain.next >= s.drain.until {
 			return false
 		}
 		slot := s.drain.next
@@ -42,8 +50,37 @@ func (s *sessions) drainSome() (more bool) {
 	return true
 }
 
+// drainTime is how long the streams that there are now take to be sent away.
+func (g *Gateway) drainTime() time.Duration {
+	whole := time.Duration(g.admission.total.Load()) * time.Second / drainRate
+	if timeout := g.options.Limits.DrainTimeout; timeout != NoLimit {
+		return min(whole, timeout/2)
+	}
+	return whole
+}
+
+// sendAway has all loops send their streams away within a time, and returns when all are told.
+func (g *Gateway) sendAway(within time.Duration) {
+	start := time.Now()
+	tick := time.NewTicker(drainStep)
+	defer tick.Stop()
+	for {
+		part := 1.0
+		if passed := time.Since(start); passed < within {
+			part = float64(passed) / float64(within)
+		}
+		for _, loop := range g.loops {
+			_ = loop.PostAlways(drainOrder{part}) // one a step; a closed loop has no streams
+		}
+		if part == 1 {
+			return
+		}
+		<-tick.C
+	}
+}
+
 // drainAll is the orderly end: readiness goes first, then new connections are refused, then the
-// streams are sent away, at most DrainTimeout long.
+// streams are sent away, one after the other; all of it at most DrainTimeout long.
 func (g *Gateway) drainAll() error {
 	start := time.Now()
 	g.draining.Store(true)
@@ -54,10 +91,10 @@ func (g *Gateway) drainAll() error {
 	defer cancel()
 	g.logger.Info("draining", "streams", g.admission.total.Load(), "timeout", g.options.Limits.DrainTimeout)
 	g.desk.StopAccepting()
-	for _, loop := range g.loops {
-		_ = loop.Post(drainOrder{})
-	}
+	var away sync.WaitGroup
+	away.Go(func() { g.sendAway(g.drainTime()) })
 	deskErr := g.desk.Shutdown(ctx)
+	away.Wait()
 	left := g.waitForStreams(ctx)
 	if g.adminDesk != nil {
 		_ = g.adminDesk.Shutdown(ctx)

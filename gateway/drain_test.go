@@ -48,6 +48,30 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainSpread: the clients of a gateway that goes do not all come to the others at once.
+func TestDrainSpread(t *testing.T) {
+	t.Parallel()
+	const (
+		count  = 300
+		spread = count * time.Second / 1000 // a thousand a second
+	)
+	h := serve(t, gateway.Options{Limits: gateway.Limits{DrainTimeout: 15 * time.Second}})
+	var streams []*stream
+	for i := range count {
+		streams = append(streams, h.open(t, everyWire[i%len(everyWire)], visit{channels: []string{"a:1"}}))
+	}
+	h.cancel()
+	streams[0].ends(t, proto.CloseRestart, "Service restart")
+	first := time.Now()
+	for _, s := range streams[1:] {
+		s.ends(t, proto.CloseRestart, "Service restart")
+	}
+	if took := time.Since(first); took < spread*2/3 {
+		t.Errorf("%d streams were sent away within %v, want %v", count, took, spread)
+	}
+	h.stop(t)
+}
+
 // begun sends a part of a request, so that the rest can be said on a connection that was accepted
 // before the listener was closed.
 func (h *house) begun(t testing.TB, request string) (conn net.Conn, rest string) {
