@@ -100,11 +100,8 @@ func millraceSteps(tokens bool) map[Wire][]step {
 		headers = []string{"Authorization: Bearer {token}"}
 	}
 	return map[Wire][]step{
-		SSE: {requestStep(SSE, "/api/stream?channel={channel}", headers, `"type":"connected"`)},
-		WebSocket: {
-			requestStep(WebSocket, "/ws", headers, switching),
-			frameStep(`{"type":"subscribe","channel":"{channel}"}`, `"type":"subscribed"`),
-		},
+		SSE:       {requestStep(SSE, "/api/stream?channel={channel}", headers, `"type":"connected"`)},
+		WebSocket: {requestStep(WebSocket, "/ws?channel={channel}", headers, `"type":"subscribed"`)},
 	}
 }
 

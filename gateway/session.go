@@ -40,6 +40,7 @@ type guest struct {
 	ticket    ticket
 	channels  []proto.Channel
 	from      []hub.From // of each channel, where it goes on; nil: all live only
+	wishes    []ask      // a WebSocket's, as if it had sent a subscribe for each
 	// refused, where set, ends a WebSocket right after its handshake.
 	refused string
 }
@@ -169,6 +170,11 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 	}
 	if one.waiting == 0 {
 		s.greet(slot, one)
+	}
+	for _, wish := range g.wishes {
+		if !s.subscribe(slot, one, wish) {
+			return
+		}
 	}
 	s.arm(slot, one)
 }

@@ -26,6 +26,11 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, refuse(refuseBadRequest, "format must be raw or envelope"))
 		return
 	}
+	query, err := g.readQuery(r)
+	if err != nil {
+		g.answer(w, r, refusalOf(err))
+		return
+	}
 	if g.draining.Load() {
 		g.answer(w, r, refuse(refuseDraining, "this gateway is going; try again"))
 		return
@@ -51,8 +56,23 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	g.park(w, r, &guest{
 		websocket: true, form: form, who: who, ticket: place, refused: refused,
 		head:     proto.AppendSwitchingProtocols(nil, handshake.Accept, credential.Subprotocol, nil),
-		channels: g.unaskedChannels(who),
+		channels: g.unaskedChannels(who), wishes: g.wishes(r, query),
 	})
+}
+
+// wishes gives the channels that a WebSocket names in its address, with where each goes on.
+func (g *Gateway) wishes(r *http.Request, query streamQuery) []ask {
+	if len(query.channels) == 0 {
+		return nil
+	}
+	wishes := make([]ask, len(query.channels))
+	from := g.fromEach(query.channels, positionsOf(r, query))
+	for i, channel := range query.channels {
+		if wishes[i].channel = channel; from != nil {
+			wishes[i].from = from[i]
+		}
+	}
+	return wishes
 }
 
 // withoutHead turns HEAD into the GET that it asks about: one that upgrades nothing, since HEAD
