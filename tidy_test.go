@@ -30,6 +30,7 @@ const (
 // Test files are free to reach further: a test may put the whole house together.
 //
 //	proto <- broker <- hub <- gateway <- cmd        netio <- hub, gateway        proto, netio <- bench <- cmd
+//	examples/workers <- cmd
 var layers = map[string][]string{
 	"proto":                  {},
 	"netio":                  {},
@@ -40,13 +41,23 @@ var layers = map[string][]string{
 	"gateway/auth":           {"proto", "gateway/access"},
 	"gateway/access":         {"proto", "gateway/auth"},
 	"gateway":                {"proto", "broker", "hub", "netio", "web", "gateway/auth", "gateway/access"},
-	"cmd/millrace":           {"proto", "broker", "hub", "netio", "gateway", "gateway/auth", "gateway/access", "bench"},
+	"cmd/millrace":           {"proto", "broker", "hub", "netio", "gateway", "gateway/auth", "gateway/access", "bench", "examples/workers/crew", "examples/workers/titancore"},
 	"bench":                  {"proto", "netio"},
 	"bench/peers/centrifuge": {},
 	"bench/peers/nbio":       {},
 	"audit":                  {"proto"},
 	"e2e":                    {},
 	"e2e/crowd":              {},
+
+	// The example workers know nothing of the gateway: all that they share with it is Redis.
+	"examples/workers/channels":              {},
+	"examples/workers/channels/channelstest": {"examples/workers/channels"},
+	"examples/workers/titancore":             {"examples/workers/channels"},
+	"examples/workers/ads":                   {"examples/workers/channels"},
+	"examples/workers/ads/generate":          {},
+	"examples/workers/ml":                    {"examples/workers/channels"},
+	"examples/workers/crew":                  {"examples/workers/channels", "examples/workers/titancore", "examples/workers/ads", "examples/workers/ml"},
+	"examples/workers":                       {"examples/workers/channels", "examples/workers/crew", "examples/workers/titancore", "examples/workers/ads"},
 }
 
 // longFiles names files over the limit, with the reason. The list may only shrink: an entry whose

@@ -55,9 +55,10 @@ type Options struct {
 
 	// Loops is the number of event loops; 0 takes all cores up to 3, one fewer from 4 on.
 	Loops int
-	// Demo runs example workers, for a page with live data: the process's own measurements on
-	// system:millrace, a job on job_progress:job_123, a campaign on campaign_metrics:camp_456. Where
-	// Namespaces is nil, job_progress then has mode log and campaign_metrics mode state.
+	// Demo publishes the process's own measurements on system:millrace, for a page with live data,
+	// and makes the channels of the example workers what they need where Namespaces is nil:
+	// job_progress then has mode log, campaign_metrics and jobs have mode state. The workers
+	// themselves are started by `millrace serve --demo`.
 	Demo bool
 	// Logger takes the gateway's log lines. Nil: slog.Default().
 	Logger *slog.Logger

@@ -43,6 +43,9 @@ func (c *serveCommand) Run(world *process) error {
 	ctx, stop := drainOnSignal(logger, os.Exit)
 	defer stop()
 	go tuneCollector(ctx)
+	if configured.Demo {
+		defer startWorkers(ctx, served, logger)()
+	}
 	announce(logger, served.Addr(), configured)
 	if err := served.Run(ctx); err != nil {
 		return explainListen(err, configured)

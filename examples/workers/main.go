@@ -67,7 +67,8 @@ func run(ctx context.Context, arguments []string, stderr io.Writer) error {
 	}
 	defer redis.Close()
 	c.crew.Broker = redis
-	c.crew.Logger = slog.New(slog.NewTextHandler(stderr, nil))
+	// A line for each job and each alert: workers that run by themselves may say what they do.
+	c.crew.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return crew.Run(ctx, c.crew)
 }
 

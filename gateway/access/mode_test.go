@@ -93,9 +93,11 @@ func orNone(number *int) int {
 }
 
 func TestDemoHasEveryMode(t *testing.T) {
-	for demo, want := range map[bool][3]Mode{false: {Events, Events, Events}, true: {State, Log, Events}} {
+	for demo, want := range map[bool][4]Mode{false: {Events, Events, Events, Events}, true: {State, Log, Events, State}} {
 		policy := newPolicy(t, Options{Demo: demo})
-		got := [3]Mode{policy.Namespace("campaign_metrics").Mode, policy.Namespace("job_progress").Mode, policy.Namespace("alerts").Mode}
+		got := [4]Mode{
+			policy.Namespace("campaign_metrics").Mode, policy.Namespace("job_progress").Mode, policy.Namespace("alerts").Mode, policy.Namespace("jobs").Mode,
+		}
 		if got != want || len(policy.PersonalChannels("ada")) != 1 {
 			t.Errorf("demo %v: modes %v, want %v", demo, got, want)
 		}

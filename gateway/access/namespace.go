@@ -214,20 +214,23 @@ func (n Namespace) completed() *Namespace {
 // Defaults gives the namespaces that exist where none are configured, in a map that is the
 // caller's: alerts (owner), job_progress, video_render and campaign_metrics (user), and the
 // default for every other type, which is open without authentication and closed with it. All have
-// mode events, but for the demonstration, which shows the others too: there campaign_metrics is a
-// state and job_progress a log.
+// mode events, but for the demonstration, whose workers show the others too: there campaign_metrics
+// and jobs (user) are states and job_progress is a log, a short one, since its jobs come again and
+// again.
 func Defaults(authenticated, demo bool) map[string]Namespace {
-	metrics, progress := Events, Events
-	if demo {
-		metrics, progress = State, Log
-	}
-	return map[string]Namespace{
+	namespaces := map[string]Namespace{
 		"alerts":           {Mode: Events, Access: Owner, Parts: 2},
-		"job_progress":     {Mode: progress, Access: User},
+		"job_progress":     {Mode: Events, Access: User},
 		"video_render":     {Mode: Events, Access: User},
-		"campaign_metrics": {Mode: metrics, Access: User},
+		"campaign_metrics": {Mode: Events, Access: User},
 		DefaultType:        defaultNamespace(authenticated),
 	}
+	if demo {
+		namespaces["job_progress"] = Namespace{Mode: Log, Access: User, MaxLen: new(1000)}
+		namespaces["campaign_metrics"] = Namespace{Mode: State, Access: User}
+		namespaces["jobs"] = Namespace{Mode: State, Access: User}
+	}
+	return namespaces
 }
 
 func defaultNamespace(authenticated bool) Namespace {

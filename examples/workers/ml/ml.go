@@ -232,7 +232,7 @@ func round(value float64) float64 {
 
 // alert publishes to every user.
 func (s *service) alert(ctx context.Context, alert alert) {
-	s.logger.Info("a metric left its band", "campaign", alert.CampaignID, "metric", alert.Metric, "severity", alert.Severity)
+	s.logger.Debug("a metric left its band", "campaign", alert.CampaignID, "metric", alert.Metric, "severity", alert.Severity)
 	for _, user := range s.options.Users {
 		s.complaints.Add("an alert could not be published", channels.Insist(ctx, alertPatience, func(ctx context.Context) error {
 			return s.options.Broker.Publish(ctx, "alerts:"+user, alert)

@@ -37,10 +37,10 @@ type incident struct {
 
 var all = []campaign{
 	{id: "camp_123", impressions: 42_000, ctr: 0.021, rate: 0.050, cpc: 0.62, basket: 48, incidents: []incident{
-		{from: 55, hours: 9, cpc: 2.2}, // a competitor outbids us
+		{from: 16, hours: 9, cpc: 2.2}, // a competitor outbids us
 	}},
 	{id: "camp_456", impressions: 65_000, ctr: 0.034, rate: 0.038, cpc: 0.41, basket: 39, incidents: []incident{
-		{from: 24, hours: 8, ctr: 0.45}, // the picture does not load
+		{from: 48, hours: 8, ctr: 0.45}, // the picture does not load
 		{from: 92, hours: 6, rate: 0.3}, // the shop's checkout fails
 	}},
 	{id: "camp_789", impressions: 30_000, ctr: 0.016, rate: 0.062, cpc: 0.95, basket: 71, incidents: []incident{
