@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // killPatience is how long a told ffmpeg may take to end before it is killed.
@@ -65,6 +68,7 @@ func (f *FFmpeg) Render(ctx context.Context, job Job, path string, report func(P
 	}
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.WaitDelay = killPatience
+	closeOnExec()
 	err := command.Run()
 	switch {
 	case ctx.Err() != nil:
@@ -77,6 +81,14 @@ func (f *FFmpeg) Render(ctx context.Context, job Job, path string, report func(P
 		return errors.New("ffmpeg ended well, but did not say that the video is complete")
 	}
 	return nil
+}
+
+// closeOnExec keeps from children what Go itself has not opened, and so not marked: in a gateway's
+// process netpoll's epoll. A kernel before 5.11 can't do it in one call, and there such a child has
+// a descriptor or two that it does not look at.
+func closeOnExec() {
+	const firstAfterStderr = 3
+	_ = unix.CloseRange(firstAfterStderr, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // arguments is ffmpeg's command line. Nothing of it goes through a shell.
