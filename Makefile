@@ -27,7 +27,7 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run quick test test-unit test-web test-e2e test-audit audit packages example deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
+.PHONY: help build run demo quick test test-unit test-web test-e2e test-audit audit packages example deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ build: ## build bin/millrace
 
 run: build ## build, then serve live demo events on http://127.0.0.1:8080
 	@exec ./bin/millrace serve --demo
+
+demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LISTEN=127.0.0.1:8080)
+	@go build -buildvcs=$(VCS) -trimpath -o bin/workers ./examples/workers
+	@exec examples/workers/demo.sh
 
 quick: ## unit tests without the race detector, under a minute
 	@go test -shuffle=on $(UNIT)

@@ -21,6 +21,8 @@ var (
 	racy      = sync.OnceValues(func() (string, error) { return build("millrace-race", "../cmd/millrace", "-race") })
 	plain     = sync.OnceValues(func() (string, error) { return build("millrace", "../cmd/millrace") })
 	crowdPath = sync.OnceValues(func() (string, error) { return build("crowd", "./crowd") })
+
+	workersPath = sync.OnceValues(func() (string, error) { return build("workers", "../examples/workers", "-race") })
 )
 
 func build(name, folder string, flags ...string) (string, error) {
