@@ -2,7 +2,9 @@ package titancore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/millrace/millrace/examples/workers/channels"
@@ -83,7 +85,11 @@ func (w *Worker) end(ctx context.Context, job Job, progress Progress, bytes int6
 	} else {
 		status, message = statusFailed, "Failed: "+failure.Error()
 		stage = w.stageEvent(job, "failed", failure.Error())
-		w.logger.Warn("a render failed", "job", job.ID, "error", failure)
+		level := slog.LevelWarn
+		if errors.Is(failure, ErrStopped) {
+			level = slog.LevelDebug // as was asked for
+		}
+		w.logger.Log(ctx, level, "a render failed", "job", job.ID, "error", failure)
 	}
 	event := progressEvent(job, status, progress, message, time.Now())
 	w.complaints.Add("the end of a job could not be published", channels.Insist(ctx, endPatience, func(ctx context.Context) error {

@@ -30,7 +30,9 @@ func (w *Worker) Showreel(ctx context.Context, clip Job, period time.Duration) {
 			for range showreelClips {
 				clip.ID = fmt.Sprintf("job_%d", showreelFirst+number%indexMax)
 				number++
-				w.complaints.Add("a clip could not be submitted", w.Submit(ctx, clip))
+				if err := w.Submit(ctx, clip); ctx.Err() == nil {
+					w.complaints.Add("a clip could not be submitted", err)
+				}
 			}
 		}
 		select {

@@ -45,8 +45,12 @@ const (
 	statusFailed     = "failed"
 )
 
-// ErrQueueFull says that too many jobs wait already.
-var ErrQueueFull = errors.New("titancore: the queue is full")
+var (
+	// ErrQueueFull says that too many jobs wait already.
+	ErrQueueFull = errors.New("titancore: the queue is full")
+	// ErrStopped says that the worker renders no more.
+	ErrStopped = errors.New("titancore: the worker was stopped")
+)
 
 // Job is one video to render.
 type Job struct {
@@ -112,8 +116,9 @@ type Worker struct {
 	complaints *channels.Complaints
 	queue      chan Job
 
-	mutex sync.Mutex // guards what follows
-	index []string   // ids of jobs, the newest first
+	mutex   sync.Mutex // guards what follows, and is held while a job is put into the queue
+	index   []string   // ids of jobs, the newest first
+	stopped bool
 }
 
 // New makes a worker, which does nothing before [Worker.Run].
@@ -125,8 +130,8 @@ func New(options Options) *Worker {
 	}
 }
 
-// Submit puts a job into the queue and tells that it waits there. The error is [ErrQueueFull], or
-// says what is wrong with the job.
+// Submit puts a job into the queue and tells that it waits there. The error is [ErrQueueFull] or
+// [ErrStopped], or says what is wrong with the job.
 func (w *Worker) Submit(ctx context.Context, job Job) error {
 	if err := job.check(); err != nil {
 		return err
@@ -135,7 +140,10 @@ func (w *Worker) Submit(ctx context.Context, job Job) error {
 	// can be taken, "queued" comes before "processing".
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	if len(w.queue) == cap(w.queue) {
+	switch {
+	case w.stopped:
+		return ErrStopped
+	case len(w.queue) == cap(w.queue):
 		return ErrQueueFull
 	}
 	w.tellIndex(ctx, job.ID)
@@ -173,9 +181,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
-			defer cancel()
-			w.refuseQueued(last)
+			w.refuse(ctx)
 			return nil
 		case job := <-w.queue:
 			w.work(ctx, job, filepath.Join(folder, job.ID+w.renderer.Extension()))
@@ -183,19 +189,22 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// refuseQueued tells of every job that waits that the worker stopped.
-func (w *Worker) refuseQueued(ctx context.Context) {
+// refuse takes no more jobs, and tells of every one that waits that the worker was stopped.
+func (w *Worker) refuse(ctx context.Context) {
+	w.mutex.Lock()
+	w.stopped = true
+	w.mutex.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+	defer cancel()
 	for {
 		select {
 		case job := <-w.queue:
-			w.end(ctx, job, Progress{}, 0, errStopped)
+			w.end(ctx, job, Progress{}, 0, ErrStopped)
 		default:
 			return
 		}
 	}
 }
-
-var errStopped = errors.New("the worker was stopped")
 
 // work renders one job and tells how it goes.
 func (w *Worker) work(ctx context.Context, job Job, path string) {
@@ -222,7 +231,7 @@ func (w *Worker) work(ctx context.Context, job Job, path string) {
 				ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 				defer cancel()
 				if err != nil {
-					err = errStopped
+					err = ErrStopped
 				}
 			}
 			w.end(ctx, job, progress, sizeOf(path), err)
