@@ -124,7 +124,7 @@ func Run(ctx context.Context, options Options) error {
 	logger.Info("ads replays", "campaigns", len(known), "rows", len(file.Rows), "bad", file.Bad, "speed", speed)
 	replay := replay{publisher: options.Publisher, complaints: channels.NewComplaints(logger), rows: file.Rows, speed: speed}
 	for loop := 0; options.Loops == 0 || loop < options.Loops; loop++ {
-		replay.complaints.Add("the index of campaigns could not be written", channels.Insist(ctx, indexPatience, func(ctx context.Context) error {
+		replay.complaints.Add(ctx, "the index of campaigns could not be written", channels.Insist(ctx, indexPatience, func(ctx context.Context) error {
 			return options.Publisher.Set(ctx, "campaign_metrics:"+channels.IndexID, channels.NewIndex(known))
 		}))
 		if replay.once(ctx); ctx.Err() != nil {
@@ -170,10 +170,7 @@ func (r *replay) once(ctx context.Context) {
 			}
 		}
 		err := r.publisher.Set(ctx, "campaign_metrics:"+row.Campaign, metricsOf(row, time.Now()))
-		if ctx.Err() != nil {
-			return
-		}
-		r.complaints.Add("the metrics of a campaign could not be written", err)
+		r.complaints.Add(ctx, "the metrics of a campaign could not be written", err)
 	}
 	wait(ctx, pause)
 }

@@ -103,9 +103,9 @@ type Complaints struct {
 // NewComplaints makes one that writes to logger.
 func NewComplaints(logger *slog.Logger) *Complaints { return &Complaints{logger: logger} }
 
-// Add tells a failure. A nil error is none.
-func (c *Complaints) Add(what string, err error) {
-	if err == nil {
+// Add tells a failure. A nil error is none, and so is what fails because ctx is done.
+func (c *Complaints) Add(ctx context.Context, what string, err error) {
+	if err == nil || ctx.Err() != nil {
 		return
 	}
 	c.mutex.Lock()

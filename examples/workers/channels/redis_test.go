@@ -158,11 +158,14 @@ func TestComplaintsAreFew(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	complaints := channels.NewComplaints(slog.New(slog.NewTextHandler(&log, nil)))
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	complaints.Add(over, "could not any more", errors.New("no"))
 	for range 1000 {
-		complaints.Add("could not", errors.New("no"))
-		complaints.Add("could not", nil)
+		complaints.Add(t.Context(), "could not", errors.New("no"))
+		complaints.Add(t.Context(), "could not", nil)
 	}
-	if lines := strings.Count(log.String(), "\n"); lines != 1 {
-		t.Errorf("%d lines", lines)
+	if lines := strings.Count(log.String(), "\n"); lines != 1 || strings.Contains(log.String(), "any more") {
+		t.Errorf("it told\n%s", &log)
 	}
 }

@@ -118,9 +118,7 @@ func Run(ctx context.Context, options Options) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := s.look(ctx); err != nil && ctx.Err() == nil {
-			s.complaints.Add("the metrics of campaigns could not be read", err)
-		}
+		s.complaints.Add(ctx, "the metrics of campaigns could not be read", s.look(ctx))
 	}
 }
 
@@ -148,7 +146,7 @@ func (s *service) look(ctx context.Context) error {
 			continue
 		}
 		if err := s.judge(ctx, id, values[place]); err != nil {
-			s.complaints.Add("the metrics of a campaign are not understood", fmt.Errorf("%s: %w", id, err))
+			s.complaints.Add(ctx, "the metrics of a campaign are not understood", fmt.Errorf("%s: %w", id, err))
 		}
 	}
 	return nil
@@ -234,7 +232,7 @@ func round(value float64) float64 {
 func (s *service) alert(ctx context.Context, alert alert) {
 	s.logger.Debug("a metric left its band", "campaign", alert.CampaignID, "metric", alert.Metric, "severity", alert.Severity)
 	for _, user := range s.options.Users {
-		s.complaints.Add("an alert could not be published", channels.Insist(ctx, alertPatience, func(ctx context.Context) error {
+		s.complaints.Add(ctx, "an alert could not be published", channels.Insist(ctx, alertPatience, func(ctx context.Context) error {
 			return s.options.Broker.Publish(ctx, "alerts:"+user, alert)
 		}))
 	}

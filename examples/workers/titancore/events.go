@@ -57,7 +57,7 @@ func progressEvent(job Job, status string, progress Progress, message string, no
 // step adds to the job's log. A step that does not arrive is followed by another.
 func (w *Worker) step(ctx context.Context, job Job, status string, progress Progress, message string) {
 	event := progressEvent(job, status, progress, message, time.Now())
-	w.complaints.Add("the progress of a job could not be published", w.publisher.Append(ctx, "job_progress:"+job.ID, event))
+	w.complaints.Add(ctx, "the progress of a job could not be published", w.publisher.Append(ctx, "job_progress:"+job.ID, event))
 }
 
 // stageEvent words that a job has come to a stage.
@@ -71,7 +71,7 @@ func (w *Worker) stageEvent(job Job, stage, message string) videoRender {
 // tellStage publishes that a job has come to a stage.
 func (w *Worker) tellStage(ctx context.Context, job Job, stage, message string) {
 	event := w.stageEvent(job, stage, message)
-	w.complaints.Add("the stage of a job could not be published", w.publisher.Publish(ctx, "video_render:"+job.ID, event))
+	w.complaints.Add(ctx, "the stage of a job could not be published", w.publisher.Publish(ctx, "video_render:"+job.ID, event))
 }
 
 // end tells how a job ended, until somebody takes it, ctx is done or its patience is over.
@@ -92,10 +92,10 @@ func (w *Worker) end(ctx context.Context, job Job, progress Progress, bytes int6
 		w.logger.Log(ctx, level, "a render failed", "job", job.ID, "error", failure)
 	}
 	event := progressEvent(job, status, progress, message, time.Now())
-	w.complaints.Add("the end of a job could not be published", channels.Insist(ctx, endPatience, func(ctx context.Context) error {
+	w.complaints.Add(context.WithoutCancel(ctx), "the end of a job could not be published", channels.Insist(ctx, endPatience, func(ctx context.Context) error {
 		return w.publisher.Append(ctx, "job_progress:"+job.ID, event)
 	}))
-	w.complaints.Add("the end of a job could not be published", channels.Insist(ctx, endPatience, func(ctx context.Context) error {
+	w.complaints.Add(context.WithoutCancel(ctx), "the end of a job could not be published", channels.Insist(ctx, endPatience, func(ctx context.Context) error {
 		return w.publisher.Publish(ctx, "video_render:"+job.ID, stage)
 	}))
 }

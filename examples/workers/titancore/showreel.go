@@ -30,9 +30,7 @@ func (w *Worker) Showreel(ctx context.Context, clip Job, period time.Duration) {
 			for range showreelClips {
 				clip.ID = fmt.Sprintf("job_%d", showreelFirst+number%indexMax)
 				number++
-				if err := w.Submit(ctx, clip); ctx.Err() == nil {
-					w.complaints.Add("a clip could not be submitted", err)
-				}
+				w.complaints.Add(ctx, "a clip could not be submitted", w.Submit(ctx, clip))
 			}
 		}
 		select {

@@ -47,9 +47,9 @@ const (
 
 var (
 	// ErrQueueFull says that too many jobs wait already.
-	ErrQueueFull = errors.New("titancore: the queue is full")
+	ErrQueueFull = errors.New("the queue is full")
 	// ErrStopped says that the worker renders no more.
-	ErrStopped = errors.New("titancore: the worker was stopped")
+	ErrStopped = errors.New("the worker was stopped")
 )
 
 // Job is one video to render.
@@ -162,7 +162,7 @@ func (w *Worker) tellIndex(ctx context.Context, id string) {
 		}
 	}
 	w.index = index
-	w.complaints.Add("the index of jobs could not be written", w.publisher.Set(ctx, "jobs:"+channels.IndexID, channels.NewIndex(index)))
+	w.complaints.Add(ctx, "the index of jobs could not be written", w.publisher.Set(ctx, "jobs:"+channels.IndexID, channels.NewIndex(index)))
 }
 
 // Run renders jobs until ctx is done; what waits then is told to have failed. It returns nil, or

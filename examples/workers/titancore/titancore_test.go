@@ -154,7 +154,7 @@ func TestStoppedWorker(t *testing.T) {
 	stop()
 	for _, id := range []string{"job_1", "job_2", "job_3"} {
 		log := redis.Log("job_progress:" + id)
-		if last := log[len(log)-1]; last.Text("status") != "failed" || last.Text("message") != "Failed: titancore: the worker was stopped" {
+		if last := log[len(log)-1]; last.Text("status") != "failed" || last.Text("message") != "Failed: the worker was stopped" {
 			t.Errorf("%s ended with %v", id, last.Data)
 		}
 	}
