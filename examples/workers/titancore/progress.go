@@ -31,7 +31,7 @@ func (r *progressReader) Write(piece []byte) (int, error) {
 		line, rest, whole := bytes.Cut(piece, []byte{'\n'})
 		switch {
 		case len(r.line)+len(line) > progressLineMax:
-			r.line, r.overlong = r.line[:0], true
+			r.overlong = true
 		case !r.overlong:
 			r.line = append(r.line, line...)
 		}
