@@ -105,8 +105,12 @@ func TestFraction(t *testing.T) {
 		frame  int
 		want   float64
 	}{
-		{statusQueued, 0, 0}, {statusProcessing, 25, 0.5}, {statusProcessing, 50, 0.999}, {statusProcessing, 60, 0.999},
-		{statusFailed, 50, 0.999}, {statusComplete, 50, 1},
+		{statusQueued, 0, 0},
+		{statusProcessing, 25, 0.5},
+		{statusProcessing, 50, 0.999},
+		{statusProcessing, 60, 0.999},
+		{statusFailed, 50, 0.999},
+		{statusComplete, 50, 1},
 	} {
 		if got := progressEvent(small, test.status, Progress{Frame: test.frame}, "", time.Now()); got.Progress != test.want {
 			t.Errorf("%s at frame %d of 50: %v, want %v", test.status, test.frame, got.Progress, test.want)
