@@ -16,6 +16,8 @@ type route struct {
 	serve   http.HandlerFunc
 	admin   bool
 	prefix  bool // the path and everything below it
+	// everywhere marks what the admin listener serves too.
+	everywhere bool
 	// parks marks routes whose answer a loop writes: what is said here to pages of other origins
 	// (CORS) would not be sent.
 	parks bool
@@ -32,16 +34,17 @@ func (g *Gateway) routes() map[string]route {
 		"/ws":                    {methods: get, serve: g.serveWebSocket, parks: true},
 		"/api/stream":            {methods: get, serve: g.serveStream, parks: true},
 		"/api/publish":           {methods: post, serve: g.servePublish},
-		"/api/realtime/stats":    {methods: get, serve: g.serveStats},
-		"/healthz":               {methods: get, serve: g.serveHealth},
-		"/readyz":                {methods: get, serve: g.serveReady},
+		"/api/realtime/stats":    {methods: get, serve: g.serveStats, everywhere: true},
+		"/healthz":               {methods: get, serve: g.serveHealth, everywhere: true},
+		"/readyz":                {methods: get, serve: g.serveReady, everywhere: true},
 		"/metrics":               {methods: get, serve: g.serveMetrics, admin: true},
 		"/api/admin/explain":     {methods: get, serve: g.serveExplain, admin: true},
 		"/api/admin/disconnect":  {methods: post, serve: g.serveDisconnect, admin: true},
 		"/api/admin/unsubscribe": {methods: post, serve: g.serveUnsubscribe, admin: true},
 		"/debug/pprof/":          {methods: append(get, http.MethodPost), serve: servePprof, admin: true, prefix: true},
+		"/admin":                 {methods: get, serve: web.AdminHandler().ServeHTTP, admin: true},
 		"/":                      {methods: get, serve: page},
-		web.Prefix:               {methods: get, serve: page, prefix: true},
+		web.Prefix:               {methods: get, serve: page, prefix: true, everywhere: true},
 	}
 }
 
@@ -50,13 +53,12 @@ type adminListenerKey struct{}
 // isAdminListener reports whether a request came in on admin-listen.
 func isAdminListener(r *http.Request) bool { return r.Context().Value(adminListenerKey{}) != nil }
 
-// handler serves the routes; on the admin listener the admin ones and health alone, elsewhere,
-// while there is an admin listener, all but the admin ones.
+// handler serves the routes; on the admin listener the admin ones, health and the pages' files
+// alone, elsewhere, while there is an admin listener, all but the admin ones.
 func (g *Gateway) handler(admin bool) http.Handler {
 	table := g.routes()
 	for path, one := range table {
-		isHealth := path == "/healthz" || path == "/readyz" || path == "/api/realtime/stats"
-		if admin && !one.admin && !isHealth || !admin && one.admin && g.options.AdminListen != "" {
+		if admin && !one.admin && !one.everywhere || !admin && one.admin && g.options.AdminListen != "" {
 			delete(table, path)
 		}
 	}

@@ -23,7 +23,8 @@ var routeTable = []struct {
 	{"/metrics", 200, []string{"GET", "HEAD", "OPTIONS"}},
 	{"/debug/pprof/", 200, []string{"GET", "HEAD", "POST", "OPTIONS"}},
 	{"/", 200, []string{"GET", "HEAD", "OPTIONS"}},
-	{"/page/page.js", 200, []string{"GET", "HEAD", "OPTIONS"}},
+	{"/admin", 200, []string{"GET", "HEAD", "OPTIONS"}},
+	{"/page/assets/dashboard.js", 200, []string{"GET", "HEAD", "OPTIONS"}},
 }
 
 // TestHeadAndOptions: HEAD is GET without the body, OPTIONS says what there is, everywhere.
@@ -127,7 +128,7 @@ func TestRoutingTricks(t *testing.T) {
 	t.Parallel()
 	h := serve(t, gateway.Options{AdminListen: "127.0.0.1:0"})
 	for _, target := range []string{
-		"/metrics", "//metrics", "/./metrics", "/page/../metrics", "/page/%2e%2e/metrics", "/metrics/", "/METRICS",
+		"/metrics", "//metrics", "/./metrics", "/admin", "/admin/", "/page/admin.html", "/page/../metrics", "/page/%2e%2e/metrics", "/metrics/", "/METRICS",
 		"/metrics;x", "/metrics%00", "/metrics%20", "/%6detrics", "/metrics%2f", "/api/stream/../../metrics", "\\metrics",
 		"/debug/pprof/", "/debug/pprof", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug//pprof/", "/debug/%70prof/",
 		"/page/..%2fmetrics", "/healthz/../metrics", "http://admin/metrics", "http://127.0.0.1/metrics", "/metrics#x",

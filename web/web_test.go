@@ -1,11 +1,14 @@
 package web_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,15 +16,18 @@ import (
 	"github.com/millrace/millrace/web"
 )
 
-func get(t *testing.T, method, path string, header http.Header) *http.Response {
-	t.Helper()
+func ask(handler http.Handler, method, path string, header http.Header) *http.Response {
 	request := httptest.NewRequest(method, path, nil)
 	for name, values := range header {
 		request.Header[name] = values
 	}
 	recorder := httptest.NewRecorder()
-	web.Handler().ServeHTTP(recorder, request)
+	handler.ServeHTTP(recorder, request)
 	return recorder.Result()
+}
+
+func get(path string, header http.Header) *http.Response {
+	return ask(web.Handler(), "GET", path, header)
 }
 
 func body(t *testing.T, response *http.Response) string {
@@ -34,26 +40,34 @@ func body(t *testing.T, response *http.Response) string {
 }
 
 func TestAnswers(t *testing.T) {
+	dashboard, admin := web.Handler(), web.AdminHandler()
 	cases := []struct {
-		name, method, path string
-		status             int
-		contentType        string
-		holds              string
+		name         string
+		handler      http.Handler
+		method, path string
+		status       int
+		contentType  string
+		holds        string
 	}{
-		{"the page", "GET", "/", 200, "text/html; charset=utf-8", "<title>Millrace</title>"},
-		{"its style", "GET", "/page/page.css", 200, "text/css; charset=utf-8", "prefers-color-scheme"},
-		{"its script", "GET", "/page/page.js", 200, "text/javascript; charset=utf-8", "import"},
-		{"its icon", "GET", "/page/icon.svg", 200, "image/svg+xml", "<svg"},
-		{"HEAD", "HEAD", "/", 200, "text/html; charset=utf-8", ""},
-		{"POST", "POST", "/", 405, "application/json", `"code":"method_not_allowed"`},
-		{"a missing file", "GET", "/page/none.js", 404, "application/json", `"code":"not_found"`},
-		{"the folder", "GET", "/page/", 404, "application/json", `"code":"not_found"`},
-		{"the page by its file's name", "GET", "/page/index.html", 404, "application/json", `"code":"not_found"`},
-		{"a path that climbs", "GET", "/page/../web.go", 404, "application/json", `"code":"not_found"`},
+		{"the dashboard", dashboard, "GET", "/", 200, "text/html; charset=utf-8", "/page/assets/dashboard.js"},
+		{"its script", dashboard, "GET", "/page/assets/dashboard.js", 200, "text/javascript; charset=utf-8", "import"},
+		{"its style", dashboard, "GET", "/page/assets/shared.css", 200, "text/css; charset=utf-8", "data-theme"},
+		{"its icon", dashboard, "GET", "/page/icon.svg", 200, "image/svg+xml", "<svg"},
+		{"HEAD", dashboard, "HEAD", "/", 200, "text/html; charset=utf-8", ""},
+		{"POST", dashboard, "POST", "/", 405, "application/json", `"code":"method_not_allowed"`},
+		{"a missing file", dashboard, "GET", "/page/none.js", 404, "application/json", `"code":"not_found"`},
+		{"the folder", dashboard, "GET", "/page/", 404, "application/json", `"code":"not_found"`},
+		{"a folder in it", dashboard, "GET", "/page/assets", 404, "application/json", `"code":"not_found"`},
+		{"the dashboard by its file's name", dashboard, "GET", "/page/index.html", 404, "application/json", `"code":"not_found"`},
+		{"the operator's page, which is not its", dashboard, "GET", "/page/admin.html", 404, "application/json", `"code":"not_found"`},
+		{"a path that climbs", dashboard, "GET", "/page/../web.go", 404, "application/json", `"code":"not_found"`},
+		{"a path above", dashboard, "GET", "/assets/dashboard.js", 404, "application/json", `"code":"not_found"`},
+		{"the operator's page", admin, "GET", "/admin", 200, "text/html; charset=utf-8", "/page/assets/admin.js"},
+		{"POST to it", admin, "POST", "/admin", 405, "application/json", `"code":"method_not_allowed"`},
 	}
 	for _, test := range cases {
 		t.Run(test.name, func(t *testing.T) {
-			response := get(t, test.method, test.path, nil)
+			response := ask(test.handler, test.method, test.path, nil)
 			if response.StatusCode != test.status {
 				t.Errorf("status %d, want %d", response.StatusCode, test.status)
 			}
@@ -71,49 +85,104 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestRevalidation(t *testing.T) {
-	first := get(t, "GET", "/", nil)
-	tag := first.Header.Get("ETag")
-	if tag == "" || first.Header.Get("Cache-Control") != "no-cache" {
-		t.Fatalf("ETag %q, Cache-Control %q: want a tag and no-cache", tag, first.Header.Get("Cache-Control"))
+	for _, coding := range []string{"", "gzip"} {
+		t.Run("coding "+coding, func(t *testing.T) {
+			accept := func(tag string) http.Header {
+				return http.Header{"Accept-Encoding": {coding}, "If-None-Match": {tag}}
+			}
+			first := get("/", accept(""))
+			tag := first.Header.Get("ETag")
+			if tag == "" || first.Header.Get("Cache-Control") != "no-cache" || first.Header.Get("Vary") != "Accept-Encoding" {
+				t.Fatalf("the headers are %v: want an ETag, no-cache and Vary", first.Header)
+			}
+			again := get("/", accept(tag))
+			if again.StatusCode != http.StatusNotModified || body(t, again) != "" {
+				t.Errorf("the same tag got %d, want 304 and no body", again.StatusCode)
+			}
+			if other := get("/", accept(`"other"`)); other.StatusCode != http.StatusOK {
+				t.Errorf("another tag got %d, want 200", other.StatusCode)
+			}
+		})
 	}
-	again := get(t, "GET", "/", http.Header{"If-None-Match": {tag}})
-	if again.StatusCode != http.StatusNotModified || body(t, again) != "" {
-		t.Errorf("the same tag got %d, want 304 and no body", again.StatusCode)
-	}
-	other := get(t, "GET", "/", http.Header{"If-None-Match": {`"other"`}})
-	if other.StatusCode != http.StatusOK {
-		t.Errorf("another tag got %d, want 200", other.StatusCode)
+	plain, zipped := get("/", nil), get("/", http.Header{"Accept-Encoding": {"gzip"}})
+	if plain.Header.Get("ETag") == zipped.Header.Get("ETag") {
+		t.Error("two codings share a tag, so a cache could hand out one for the other (RFC 9110 8.8.3.3)")
 	}
 }
 
-// TestNothingFromElsewhere holds the page to its content security policy: no inline script or
-// style, which the policy would block, and no address of another host.
+func TestCodings(t *testing.T) {
+	plain := body(t, get("/page/assets/shared.css", nil))
+	cases := []struct {
+		name, accept string
+		zipped       bool
+	}{
+		{"a browser's", "gzip, deflate, br, zstd", true},
+		{"in capitals, with a weight", "br;q=1.0, GZIP; q=0.8", true},
+		{"refused by a weight of zero", "gzip;q=0.00, *", false},
+		{"another", "br", false},
+		{"a longer name", "xgzip, gzipx", false},
+		{"none", "", false},
+	}
+	for _, test := range cases {
+		t.Run(test.name, func(t *testing.T) {
+			response := get("/page/assets/shared.css", http.Header{"Accept-Encoding": {test.accept}})
+			got := body(t, response)
+			if coding := response.Header.Get("Content-Encoding"); (coding == "gzip") != test.zipped {
+				t.Fatalf("Content-Encoding is %q", coding)
+			}
+			if test.zipped {
+				reader, err := gzip.NewReader(bytes.NewReader([]byte(got)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				content, err := io.ReadAll(reader)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = string(content)
+			}
+			if got != plain {
+				t.Error("the content differs from the plain one")
+			}
+		})
+	}
+}
+
+// TestNothingFromElsewhere holds the pages to their content security policy: no inline script or
+// style, which the policy would block, and nothing loaded from another host.
 func TestNothingFromElsewhere(t *testing.T) {
-	policy := get(t, "GET", "/", nil).Header.Get("Content-Security-Policy")
-	for _, part := range []string{"default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} {
+	policy := get("/", nil).Header.Get("Content-Security-Policy")
+	for _, part := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} {
 		if !strings.Contains(policy, part) {
 			t.Errorf("the policy %q lacks %q", policy, part)
 		}
 	}
-	inline := regexp.MustCompile(`(?i)<script(\s+type="\w+")?>|<style|\sstyle=|\son[a-z]+=`)
-	elsewhere := regexp.MustCompile(`(?:https?|wss?)://[a-z0-9.]+`)
-	page := os.DirFS("page")
-	names, err := fs.Glob(page, "*")
-	if err != nil || len(names) < 5 {
-		t.Fatalf("the page's folder holds %v (%v)", names, err)
+	if strings.Contains(policy, "unsafe") {
+		t.Errorf("the policy %q allows what it must not", policy)
 	}
-	for _, name := range names {
-		text, err := fs.ReadFile(page, name)
+	inline := regexp.MustCompile(`(?i)<script(\s+type="\w+")?>|<style|\sstyle=|\son[a-z]+=`)
+	elsewhere := regexp.MustCompile(`(?i)(?:src|href)="(?:https?:)?//|url\((?:["']?(?:https?:)?//|["']?data:)|@import`)
+	seen := 0
+	built := os.DirFS("dashboard/built")
+	err := fs.WalkDir(built, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(built, name)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if found := inline.Find(text); found != nil {
-			t.Errorf("page/%s holds %q, which the policy blocks", name, found)
+		seen++
+		extension := path.Ext(name)
+		if found := inline.Find(text); found != nil && extension == ".html" {
+			t.Errorf("%s holds %q, which the policy blocks", name, found)
 		}
-		for _, found := range elsewhere.FindAllString(string(text), -1) {
-			if found != "http://www.w3.org" && found != "http://HOST" { // the name of SVG, an example
-				t.Errorf("page/%s names another host: %s", name, found)
-			}
+		if found := elsewhere.Find(text); found != nil && extension != ".js" {
+			t.Errorf("%s loads from elsewhere, or from a data: address, which the policy blocks: %q", name, found)
 		}
+		return nil
+	})
+	if err != nil || seen < 6 {
+		t.Fatalf("found %d built files (%v)", seen, err)
 	}
 }

@@ -1,0 +1,1 @@
+import{a as e,i as t,n,r,t as i}from"./shared.js";var a=e();n((0,a.jsxs)(a.Fragment,{children:[(0,a.jsxs)(`header`,{className:`bar`,children:[(0,a.jsx)(r,{}),(0,a.jsx)(t,{})]}),(0,a.jsxs)(`main`,{className:`page`,children:[(0,a.jsx)(`h1`,{children:`Operator`}),(0,a.jsx)(i,{title:`Nothing is shown here yet`})]})]}));
