@@ -27,7 +27,7 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run demo quick test test-unit test-web test-e2e test-audit audit packages example deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
+.PHONY: help build run demo quick test test-unit test-web test-e2e test-audit audit packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,13 +51,16 @@ test-unit:
 	@echo "unit tests, with the race detector"
 	@go test -race -shuffle=on -timeout=8m $(UNIT)
 
-test-web: ## the npm packages: format, types, unit tests, size, publint
-	@echo "the npm packages: biome, tsc, publint, vitest with the size budgets"
+test-web: ## the npm packages and the pages: format, types, unit tests, size, publint, built/ fresh
+	@echo "the npm packages and the pages: biome, tsc, publint, vitest with the size budgets, built/ fresh"
 	@$(WEB) test
 
 packages: deps ## pack the npm packages into bin/packages, to be installed from there
 	@mkdir -p bin/packages
 	@$(WEB) run pack
+
+web: deps ## build the pages into web/dashboard/built, which is committed
+	@$(WEB) run dashboard
 
 example: deps ## build examples/react into bin/examples/react
 	@$(WEB) run example

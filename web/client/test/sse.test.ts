@@ -162,6 +162,13 @@ describe("by fetch", () => {
     await requests(2);
   });
 
+  it("hands over the end as it is where it is no word of the gateway's own", async () => {
+    const { heard } = open();
+    tab.request.accept();
+    tab.request.say("complete", { scores: { a: 0.5 } }, "s/end");
+    await vi.waitFor(() => expect(heard).toMatchObject([{ kind: "complete", data: { scores: { a: 0.5 } } }]));
+  });
+
   it("is done when the stream is complete, or was", async () => {
     const { heard, status } = open();
     tab.request.accept();

@@ -1,16 +1,4 @@
-import { Brand, ThemeToggle } from "./shared/controls.js";
+import { App } from "./app.js";
 import { mount } from "./shared/mount.js";
-import { Empty } from "./shared/states.js";
 
-mount(
-  <>
-    <header className="bar">
-      <Brand />
-      <ThemeToggle />
-    </header>
-    <main className="page">
-      <h1>Dashboard</h1>
-      <Empty title="Nothing is shown here yet" />
-    </main>
-  </>,
-);
+mount(<App />);

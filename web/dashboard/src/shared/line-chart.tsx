@@ -57,6 +57,15 @@ function readoutText({ series, times, values }: Props, at: number): string {
   return [timeOfDay(time * 1000), ...parts].join(" · ");
 }
 
+/** Seconds between two marks of time: what a clock shows, and never less than a second. */
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
+
+/** A mark of time; none where it would be cut at the edge. */
+function timeLabel(plot: uPlot, at: number, room: number): string | null {
+  const position = plot.valToPos(at, "x");
+  return position < room / 2 || position > plot.over.clientWidth - room ? null : timeOfDay(at * 1000);
+}
+
 function optionsOf(props: Props, size: { width: number; height: number }, hover: (at: number | null) => void) {
   const rem = Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
   const font = `${Math.round(rem * 0.72)}px ${getComputedStyle(document.body).fontFamily}`;
@@ -82,7 +91,8 @@ function optionsOf(props: Props, size: { width: number; height: number }, hover:
             size: rem * 1.7,
             space: rem * 6,
             grid: { show: false },
-            values: (_, all) => all.map((at) => timeOfDay(at * 1000)),
+            incrs: TIME_STEPS,
+            values: (plot, all) => all.map((at) => timeLabel(plot, at, rem * 2)),
           },
           { ...axis, size: rem * 3, space: rem * 2.2, values: (_, all) => all.map(format) },
         ],
@@ -111,7 +121,7 @@ export function LineChart(props: LineChartProps) {
   const theme = useTheme();
   const frame = useRef<HTMLDivElement>(null);
   const readout = useRef<HTMLParagraphElement>(null);
-  const plot = useRef<uPlot | null>(null);
+  const plot = useRef<{ draw: () => void } | null>(null);
   const latest = useRef<Props>(props);
   latest.current = props;
   const shape = JSON.stringify([series.map((one) => [one.label, one.colour, one.area, one.dashed]), bare, props.floor]);
@@ -132,7 +142,12 @@ export function LineChart(props: LineChartProps) {
     };
     const size = () => ({ width: box.clientWidth, height: box.clientHeight });
     const made = new uPlot(optionsOf(latest.current, size(), hover), dataOf(latest.current), box);
-    plot.current = made;
+    plot.current = {
+      draw() {
+        made.setData(dataOf(latest.current));
+        tell();
+      },
+    };
     tell();
     const watch = new ResizeObserver(() => made.setSize(size()));
     watch.observe(box);
@@ -143,10 +158,9 @@ export function LineChart(props: LineChartProps) {
     };
   }, [theme, shape]);
 
+  // biome-ignore lint/correctness/useExhaustiveDependencies: new data is what is to be drawn; it is read from latest
   useEffect(() => {
-    const asked = requestAnimationFrame(() => {
-      plot.current?.setData(dataOf({ ...latest.current, times, values }));
-    });
+    const asked = requestAnimationFrame(() => plot.current?.draw());
     return () => cancelAnimationFrame(asked);
   }, [times, values]);
 
