@@ -65,6 +65,10 @@ web: deps ## build the pages into web/dashboard/built, which is committed
 example: deps ## build examples/react into bin/examples/react
 	@$(WEB) run example
 
+screenshots: deps build ## take the pictures in docs/screenshots anew
+	@mkdir -p docs/screenshots
+	@PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" node e2e/drivers/screenshots.js "$$(command -v chromium)" bin/millrace docs/screenshots
+
 test-e2e:
 	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"
 	@go test -race -shuffle=on -parallel=4 -timeout=8m ./e2e/...

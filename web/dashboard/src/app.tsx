@@ -149,10 +149,10 @@ function Shell({ account, onAccount }: { account: Account; onAccount: () => void
   return (
     <div className="shell">
       <Title view={view} />
-      <a className="skip" href={hashOf(view)} onClick={() => main.current?.focus()}>
-        Skip to the content
-      </a>
       <header className="rail">
+        <a className="skip" href={hashOf(view)} onClick={() => main.current?.focus()}>
+          Skip to the content
+        </a>
         <Brand />
         <Navigation current={view} />
         <div className="rail-end">

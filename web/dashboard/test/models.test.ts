@@ -20,7 +20,7 @@ import { addPoint, emptyHistory, POINTS_MAX } from "../src/model/history.js";
 import { addJobEvent, type Jobs, secondsLeft } from "../src/model/jobs.js";
 import { hashOf, routeOf } from "../src/model/route.js";
 import { createStore } from "../src/model/store.js";
-import { bytes, count, duration, milliseconds, percent, timeOfDay } from "../src/shared/format.js";
+import { bytes, count, duration, milliseconds, percent, timeOfDay, when } from "../src/shared/format.js";
 import { rangeOf } from "../src/shared/line-chart.js";
 
 describe("fields of a payload", () => {
@@ -357,6 +357,11 @@ describe("numbers as people read them", () => {
     [bytes(1536), "1.5 KiB"],
     [bytes(21_076_000), "20.1 MiB"],
   ])("%s", (got, want) => expect(got).toBe(want));
+
+  it("a day is named where it is not today", () => {
+    const noon = new Date(2026, 1, 1, 12).getTime();
+    expect([when(noon, noon + 60_000), when(noon, noon + 86_400_000)]).toEqual(["12:00:00", "Feb 1, 12:00:00"]);
+  });
 
   it("midnight is no 24 o'clock", () => expect(timeOfDay(new Date(2026, 1, 1, 0, 5, 9).getTime())).toBe("00:05:09"));
 });

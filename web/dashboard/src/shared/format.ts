@@ -69,3 +69,11 @@ export function bytes(value: number): string {
 export function timeOfDay(milliseconds: number): string {
   return clock.format(milliseconds);
 }
+
+const day = new Intl.DateTimeFormat("en", { month: "short", day: "numeric" });
+
+/** The time of day, with the day where that is another than `now`'s. */
+export function when(milliseconds: number, now: number): string {
+  const sameDay = new Date(milliseconds).toDateString() === new Date(now).toDateString();
+  return sameDay ? timeOfDay(milliseconds) : `${day.format(milliseconds)}, ${timeOfDay(milliseconds)}`;
+}

@@ -58,7 +58,7 @@ function readoutText({ series, times, values }: Props, at: number): string {
 }
 
 /** Seconds between two marks of time: what a clock shows, and never less than a second. */
-const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600];
 
 /** A mark of time; none where it would be cut at the edge. */
 function timeLabel(plot: uPlot, at: number, room: number): string | null {
@@ -89,7 +89,7 @@ function optionsOf(props: Props, size: { width: number; height: number }, hover:
           {
             ...axis,
             size: rem * 1.7,
-            space: rem * 6,
+            space: rem * 5,
             grid: { show: false },
             incrs: TIME_STEPS,
             values: (plot, all) => all.map((at) => timeLabel(plot, at, rem * 2)),
@@ -102,7 +102,8 @@ function optionsOf(props: Props, size: { width: number; height: number }, hover:
         label,
         stroke: colourOf(colour),
         width: Math.max(1.5, rem / 9),
-        points: { show: false },
+        // A line needs two points; one alone is a dot.
+        points: { show: (plot: uPlot) => plot.data[0].length === 1, size: rem * 0.4 },
         ...(area ? { fill: colourOf("--accent-wash") } : {}),
         ...(dashed ? { dash: [4, 4] } : {}),
       })),

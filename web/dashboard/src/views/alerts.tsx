@@ -2,7 +2,7 @@ import { useState } from "react";
 import { type Alert, acknowledge, SEVERITIES, type Severity, unacknowledged } from "../model/alerts.js";
 import { useLiveData, useUser, writeAlerts } from "../model/live.js";
 import { useStore } from "../model/store.js";
-import { ratio, short, timeOfDay } from "../shared/format.js";
+import { ratio, short, when } from "../shared/format.js";
 import { Empty, StatusPill, type Tone } from "../shared/states.js";
 import "./alerts.css";
 
@@ -25,7 +25,7 @@ function AlertRow({ alert, onAcknowledge }: AlertRowProps) {
         <h2>{title}</h2>
         {message && <p>{message}</p>}
         <p className="alert-facts number">
-          <time dateTime={new Date(alert.at).toISOString()}>{timeOfDay(alert.at)}</time>
+          <time dateTime={new Date(alert.at).toISOString()}>{when(alert.at, Date.now())}</time>
           {campaignId && <span>{campaignId}</span>}
           {metric && value !== undefined && (
             <span>
