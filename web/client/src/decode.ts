@@ -73,8 +73,8 @@ export function createDecoder(bytesMax: number): Decoder {
       case "deleted":
         return [{ kind: type, channel }];
       case "complete":
-        // The gateway's own word has `data`; the end of a council's stream is its payload itself.
-        return [{ kind: type, channel: undefined, data: message["type"] === type ? data : message }];
+        // What an application completes a stream with is its `data`; a council's end says it all itself.
+        return [{ kind: type, channel: undefined, data: data ?? message }];
       default:
         return [{ kind: "notice", type, channel, id, data: message }];
     }

@@ -162,10 +162,10 @@ describe("by fetch", () => {
     await requests(2);
   });
 
-  it("hands over the end as it is where it is no word of the gateway's own", async () => {
+  it("hands over the end as it is where it has no data of its own", async () => {
     const { heard } = open();
     tab.request.accept();
-    tab.request.say("complete", { scores: { a: 0.5 } }, "s/end");
+    tab.request.say("complete", { type: "complete", scores: { a: 0.5 } }, "s/end");
     await vi.waitFor(() => expect(heard).toMatchObject([{ kind: "complete", data: { scores: { a: 0.5 } } }]));
   });
 

@@ -28,6 +28,16 @@ export const GREETING = {
   demo: false,
 };
 
+/** How a council ends of which one model failed. */
+export const END = {
+  type: "complete",
+  scores: { gemini: 0.78 },
+  mean: 0.78,
+  spread: 0.1,
+  times: { gemini: 1.23 },
+  errors: { claude: "no answer" },
+};
+
 export async function startCouncilGateway(): Promise<CouncilGateway> {
   const asked: string[] = [];
   const streams = new Set<ServerResponse>();
@@ -37,6 +47,16 @@ export async function startCouncilGateway(): Promise<CouncilGateway> {
 
   const frame = (event: string, data: unknown) =>
     `${event ? `event: ${event}\n` : ""}data: ${JSON.stringify(data)}\n\n`;
+
+  function say(event: string, data: unknown): void {
+    const { model, chunk } = data as { model?: string; chunk?: string };
+    if (model !== undefined && chunk !== undefined) said.set(model, (said.get(model) ?? "") + chunk);
+    if (event === "complete") ended = `id: council 1/end\n${frame(event, data)}`;
+    for (const one of streams) {
+      if (event === "complete") one.end(ended);
+      else one.write(frame(event, data));
+    }
+  }
 
   function stream(response: ServerResponse): void {
     response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8" });
@@ -61,6 +81,7 @@ export async function startCouncilGateway(): Promise<CouncilGateway> {
       response.end(JSON.stringify({ error: { code, message: `refused: ${code}` } }));
     } else if (request.method === "DELETE") {
       response.writeHead(204).end();
+      say("complete", { ...END, cancelled: true });
     } else stream(response);
   }
 
@@ -69,15 +90,7 @@ export async function startCouncilGateway(): Promise<CouncilGateway> {
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     asked,
-    say(event, data) {
-      const { model, chunk } = data as { model?: string; chunk?: string };
-      if (model !== undefined && chunk !== undefined) said.set(model, (said.get(model) ?? "") + chunk);
-      if (event === "complete") ended = `id: council 1/end\n${frame(event, data)}`;
-      for (const one of streams) {
-        if (event === "complete") one.end(ended);
-        else one.write(frame(event, data));
-      }
-    },
+    say,
     cut() {
       for (const one of streams) one.destroy();
     },

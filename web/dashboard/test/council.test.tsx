@@ -2,7 +2,7 @@ import { createRoot, type Root } from "react-dom/client";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { createLive, LiveContext } from "../src/model/live.js";
 import { CouncilView } from "../src/views/council.js";
-import { type CouncilGateway, GREETING, startCouncilGateway } from "./council-gateway.js";
+import { type CouncilGateway, END, GREETING, startCouncilGateway } from "./council-gateway.js";
 
 let gateway: CouncilGateway;
 let container: HTMLElement;
@@ -69,14 +69,6 @@ async function evaluate(prompt: string): Promise<void> {
   await shows("In session");
   await eventually(() => expect(gateway.listeners()).toBe(1));
 }
-
-const END = {
-  scores: { gemini: 0.78 },
-  mean: 0.78,
-  spread: 0.1,
-  times: { gemini: 1.23 },
-  errors: { claude: "no answer" },
-};
 
 describe("the council", () => {
   it("fills its columns as the models speak, and ends with a verdict", async () => {

@@ -16,6 +16,8 @@ export interface Verdict {
   readonly mean: number | undefined;
   /** Between the lowest and the highest score. */
   readonly spread: number | undefined;
+  /** Somebody ended it before all had spoken. */
+  readonly cancelled: boolean;
 }
 
 export interface Council {
@@ -87,5 +89,10 @@ export function conclude(council: Council, data: unknown): Council {
     seconds: numberIn(times ?? {}, seat.model) ?? seat.seconds,
     error: textOf(errors?.[seat.model]) ?? seat.error,
   }));
-  return { ...council, seats, verdict: { mean: numberIn(fields, "mean"), spread: numberIn(fields, "spread") } };
+  const cancelled = fields["cancelled"] === true;
+  return {
+    ...council,
+    seats,
+    verdict: { mean: numberIn(fields, "mean"), spread: numberIn(fields, "spread"), cancelled },
+  };
 }

@@ -11,7 +11,6 @@ export interface CouncilRun {
   readonly status: Status;
   readonly error: StreamError | null;
   readonly reconnect: () => void;
-  readonly close: () => void;
 }
 
 /**
@@ -21,7 +20,7 @@ export interface CouncilRun {
  */
 export function useCouncil(id: string, account: Account): CouncilRun {
   const [store] = useState(() => createStore<Council>(nobody));
-  const { status, error, reconnect, close } = useSSE(withUser(COUNCIL, account, { id }), {
+  const { status, error, reconnect } = useSSE(withUser(COUNCIL, account, { id }), {
     share: false,
     onMessage(message: Message) {
       if (message.kind === "event") store.update((council) => hear(council, message.data));
@@ -31,5 +30,5 @@ export function useCouncil(id: string, account: Account): CouncilRun {
       if (type === "connected") store.update((council) => greet(council, data));
     },
   });
-  return { council: useStore(store), status, error, reconnect, close };
+  return { council: useStore(store), status, error, reconnect };
 }

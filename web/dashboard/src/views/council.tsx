@@ -119,17 +119,15 @@ interface RunProps {
 /** One council: what its models say, and how it ended. */
 function Run({ id, onRetry }: RunProps) {
   const { account } = useLiveData();
-  const { council, status, error, reconnect, close } = useCouncil(id, account);
-  const [cancelled, setCancelled] = useState(false);
+  const { council, status, error, reconnect } = useCouncil(id, account);
   const [problem, setProblem] = useState<string>();
   const { seats, verdict, demo } = council;
-  const over = verdict !== undefined || cancelled || status === "complete" || status === "failed";
+  const cancelled = verdict?.cancelled === true;
+  const over = verdict !== undefined || status === "complete" || status === "failed";
 
   async function cancel(): Promise<void> {
     try {
-      await cancelCouncil(id, account);
-      setCancelled(true);
-      close();
+      await cancelCouncil(id, account); // everybody who listens is told its end
     } catch (failure) {
       setProblem(explain(failure));
     }
