@@ -74,9 +74,14 @@ func (v *visitors) tell(t *testing.T, page int, expression string) string {
 // for each job.
 func dashboardConfig(t *testing.T) string {
 	t.Helper()
+	return configFile(t, "jobs: {mode: state, access: public}", "campaign_metrics: {mode: state, access: public}", "job_progress: {mode: log, access: public}")
+}
+
+// configFile writes a configuration of namespaces, one a line.
+func configFile(t *testing.T, namespaces ...string) string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "millrace.yaml")
-	text := "namespaces:\n  jobs: {mode: state, access: public}\n  campaign_metrics: {mode: state, access: public}\n" +
-		"  job_progress: {mode: log, access: public}\n"
+	text := "namespaces:\n  " + strings.Join(namespaces, "\n  ") + "\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +154,39 @@ func TestDashboardWatch(t *testing.T) {
 	v.ask(t, 1, command{"press": "Stop watching job_progress:mine"})
 	v.ask(t, 1, command{"do": "reload"})
 	v.see(t, 1, "No render has been heard of")
+}
+
+// TestDashboardUnderLoad: thousands of events a second change the page once a frame, and draw each
+// chart once.
+func TestDashboardUnderLoad(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, "--config", configFile(t, "campaign_metrics: {mode: log, access: public}")) // of a log all arrives
+	v := startVisitors(t, g)
+	v.ask(t, 1, command{"open": "/"})
+	v.ask(t, 1, command{"fill": "Channel to watch", "text": "campaign_metrics:busy"})
+	v.ask(t, 1, command{"press": "Watch"})
+	within(t, patience, "the page shows the campaign", func() bool {
+		g.publish(t, "", "campaign_metrics:busy", campaignEvent("busy", 1))
+		return strings.Contains(v.tell(t, 1, "document.body.innerText"), "1 live")
+	})
+	v.tell(t, 1, "counts.texts = counts.frames = counts.draws = 0")
+	const events = 10_000
+	for batch := range events / 1000 {
+		g.publishMany(t, "campaign_metrics:busy", 1000, func(n int) string { return campaignEvent("busy", 1000*batch+n+1) })
+	}
+	v.see(t, 1, "10,000")
+	var counts struct{ Texts, Frames, Draws int }
+	if err := json.Unmarshal([]byte(v.tell(t, 1, "counts")), &counts); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d events: %d changes of the page in %d frames", events, counts.Texts, counts.Frames)
+	// A chart's readout follows its drawing, a frame after the numbers beside it.
+	if counts.Texts == 0 || counts.Texts > 2*counts.Frames+1 {
+		t.Errorf("%d changes of the page in %d frames", counts.Texts, counts.Frames)
+	}
+	if counts.Draws != 1 {
+		t.Errorf("a chart was drawn %d times in one frame", counts.Draws)
+	}
 }
 
 // TestAlertsReachTheRightUser: two people with tokens look at one gateway, each hears of their own

@@ -36,6 +36,27 @@ async function open({ page: number, open: path, token, theme = "light", width = 
       }
     }).observe({ type: "layout-shift", buffered: true });
   });
+  await context.addInitScript(() => {
+    // How often the page and its charts change: {texts, frames}, and the most draws of one chart in one frame.
+    globalThis.counts = { texts: 0, frames: 0, draws: 0 };
+    const drawn = new Map();
+    const { clearRect } = CanvasRenderingContext2D.prototype;
+    CanvasRenderingContext2D.prototype.clearRect = function (...area) {
+      const draws = (drawn.get(this.canvas) ?? 0) + 1;
+      drawn.set(this.canvas, draws);
+      counts.draws = Math.max(counts.draws, draws);
+      return clearRect.apply(this, area);
+    };
+    const frame = () => {
+      counts.frames++;
+      drawn.clear();
+      requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+    addEventListener("DOMContentLoaded", () => {
+      new MutationObserver(() => counts.texts++).observe(document.body, { subtree: true, childList: true, characterData: true });
+    });
+  });
   const page = await context.newPage();
   const complain = (reason) => say({ kind: "complaint", reason: `page ${number}: ${reason}` });
   page.on("console", (message) => {

@@ -123,8 +123,14 @@ export function AlertsView() {
           <Empty title="No alert passes this filter" />
         ) : user === undefined ? (
           <Empty title="Alerts go to a user">
-            Say who you are, above: without authentication any name will do. Then what is published on{" "}
-            <code>alerts:NAME</code> comes here, and nowhere else.
+            <p>
+              Say who you are, with the button that says Anonymous. What is published on <code>alerts:NAME</code> then
+              comes here, and nowhere else.
+            </p>
+            <p>
+              The example workers of <code>serve --demo</code> alert the user demo:{" "}
+              <a href="?userId=demo#/alerts">look as demo</a>.
+            </p>
           </Empty>
         ) : (
           <Empty title="No alerts">

@@ -1,3 +1,4 @@
+import type { Status } from "@millrace/client";
 import { type FormEvent, useEffect, useLayoutEffect, useRef, useState } from "react";
 import type { Seat, Verdict } from "../council/council.js";
 import { useCouncil } from "../council/run.js";
@@ -17,7 +18,7 @@ function explain(error: unknown): string {
   if (!(error instanceof Refused)) return "The gateway does not answer.";
   const { status, message, after } = error;
   if (status === 404) return "This gateway has no council.";
-  if (status === 401) return "The council asks for a token. Say who you are, above.";
+  if (status === 401) return "The council asks for a token. Say who you are, with the button that says Anonymous.";
   return after === undefined ? message : `${message}. Try again in ${after} s.`;
 }
 
@@ -27,8 +28,23 @@ function outcome({ label, score, error }: Seat): string {
   return score === undefined ? "" : `${label} says ${ratio(score)}. `;
 }
 
-function SeatColumn({ seat, over }: { seat: Seat; over: boolean }) {
-  const { label, text, score, reason, error, seconds } = seat;
+/** How far a model is, in a word. */
+function standing({ text, score, error, seconds }: Seat, over: boolean, cancelled: boolean): [Tone, string] {
+  if (score !== undefined) return ["good", seconds === undefined ? "Scored" : `${ratio(seconds)} s`];
+  if (cancelled) return ["idle", "Cancelled"];
+  if (error !== undefined) return ["bad", "Failed"];
+  if (over) return ["idle", "No score"];
+  return text === "" ? ["idle", "Waiting"] : ["busy", "Speaking"];
+}
+
+interface SeatProps {
+  seat: Seat;
+  over: boolean;
+  cancelled: boolean;
+}
+
+function SeatColumn({ seat, over, cancelled }: SeatProps) {
+  const { label, text, score, reason, error } = seat;
   const words = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
   // Stays at the end while the reader is there, and where they are once they scrolled back.
@@ -37,16 +53,7 @@ function SeatColumn({ seat, over }: { seat: Seat; over: boolean }) {
     const box = words.current;
     if (box && follows.current) box.scrollTop = box.scrollHeight;
   }, [text]);
-  const [tone, word]: [Tone, string] =
-    error !== undefined
-      ? ["bad", "Failed"]
-      : score !== undefined
-        ? ["good", seconds === undefined ? "Scored" : `${ratio(seconds)} s`]
-        : over
-          ? ["idle", "No score"]
-          : text === ""
-            ? ["idle", "Waiting"]
-            : ["busy", "Speaking"];
+  const [tone, word] = standing(seat, over, cancelled);
   return (
     <li className="seat">
       <header className="seat-head">
@@ -111,6 +118,18 @@ function VerdictPanel({ seats, verdict }: { seats: readonly Seat[]; verdict: Ver
   );
 }
 
+/** A council without a verdict, by its connection. */
+const SESSION: Record<Status, string> = {
+  idle: "Convening",
+  connecting: "Convening",
+  open: "In session",
+  waiting: "The connection is lost; it goes on where it was",
+  offline: "You are offline; it goes on where it was",
+  closed: "Ended",
+  failed: "Ended",
+  complete: "Finished",
+};
+
 interface RunProps {
   id: string;
   onRetry: (() => void) | undefined;
@@ -133,17 +152,8 @@ function Run({ id, onRetry }: RunProps) {
     }
   }
 
-  const word = cancelled
-    ? "Cancelled"
-    : verdict
-      ? "Finished"
-      : status === "waiting" || status === "offline"
-        ? "The connection is lost; it goes on where it was"
-        : status === "open"
-          ? "In session"
-          : status === "failed"
-            ? "Ended"
-            : "Convening";
+  const ended = cancelled || status === "failed";
+  const word = verdict ? (cancelled ? "Cancelled" : "Finished") : SESSION[status];
   if (status === "failed" && seats.length === 0) {
     return (
       <section className="panel">
@@ -156,7 +166,7 @@ function Run({ id, onRetry }: RunProps) {
   return (
     <>
       <div className="council-bar">
-        <StatusPill tone={over ? (cancelled || status === "failed" ? "warn" : "good") : "busy"}>{word}</StatusPill>
+        <StatusPill tone={over ? (ended ? "warn" : "good") : "busy"}>{word}</StatusPill>
         {demo && <span className="panel-note">Built-in scorers: no model is configured</span>}
         {problem !== undefined && (
           <span className="panel-note" role="alert">
@@ -179,7 +189,7 @@ function Run({ id, onRetry }: RunProps) {
       <VerdictPanel seats={seats} verdict={verdict} />
       <ul className="seats" aria-label="Models">
         {seats.map((seat) => (
-          <SeatColumn key={seat.model} seat={seat} over={over} />
+          <SeatColumn key={seat.model} seat={seat} over={over} cancelled={cancelled} />
         ))}
       </ul>
       <div className="unseen" aria-live="polite">

@@ -20,10 +20,13 @@ const JOB_STATUS: Record<JobStatus, { tone: Tone; word: string }> = {
 const JobRow = memo(function JobRow({ job }: { job: Job }) {
   const { tone, word } = JOB_STATUS[job.status];
   const left = secondsLeft(job);
+  const running = job.status === "processing";
   const pace = [
-    job.fps === undefined ? undefined : `${count(job.fps)} fps`,
-    job.speed === undefined ? undefined : `${ratio(job.speed)}×`,
-  ].filter(Boolean);
+    running && job.fps !== undefined && `${count(job.fps)} fps`,
+    running && job.speed !== undefined && `${ratio(job.speed)}×`,
+    !running && job.frames !== undefined && `${count(job.frames)} frames`,
+    !running && job.format,
+  ];
   return (
     <li className="job" data-status={job.status}>
       <span className="job-name">
@@ -35,12 +38,10 @@ const JobRow = memo(function JobRow({ job }: { job: Job }) {
         <progress value={job.progress} max={1} aria-label={`Progress of ${job.id}`} />
         <span className="job-percent number">{wholePercent(job.progress)}</span>
       </span>
-      <span className="job-pace number">
-        {pace.join(" · ") || (job.frames === undefined ? "" : `${count(job.frames)} frames`)}
-      </span>
+      <span className="job-pace number">{pace.filter(Boolean).join(" · ")}</span>
       <span className="job-time number">
-        {job.status === "processing" && left !== undefined && `${duration(left)} left`}
-        {job.status !== "processing" && job.status !== "queued" && timeOfDay(job.updatedAt)}
+        {left !== undefined && `${duration(left)} left`}
+        {!running && job.status !== "queued" && timeOfDay(job.updatedAt)}
       </span>
     </li>
   );
