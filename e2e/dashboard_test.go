@@ -195,8 +195,13 @@ func TestAlertsReachTheRightUser(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, "--auth-hmac-secret", secret)
 	v := startVisitors(t, g)
+	v.ask(t, 1, command{"open": "/#/alerts", "token": token(t, "--sub", "456")})
+	v.ask(t, 2, command{"open": "/#/alerts"})
+	v.see(t, 2, "The gateway asks for a token")
+	v.ask(t, 2, command{"press": "Guest"})
+	v.ask(t, 2, command{"fill": "Token", "text": token(t, "--sub", "457")})
+	v.ask(t, 2, command{"press": "Connect"})
 	for page, user := range map[int]string{1: "456", 2: "457"} {
-		v.ask(t, page, command{"open": "/#/alerts", "token": token(t, "--sub", user)})
 		v.see(t, page, "alerts:"+user)
 		v.see(t, page, "Live")
 	}

@@ -99,7 +99,7 @@ function AccountDialog({ account, onChange }: AccountDialogProps) {
         aria-haspopup="dialog"
       >
         <Sign path="M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8ZM4.5 20.5a7.5 7.5 0 0 1 15 0" />
-        <span className="account-name">{user ?? "Anonymous"}</span>
+        <span className="account-name">{user ?? "Guest"}</span>
       </button>
       <dialog ref={dialog} aria-labelledby="account-title">
         <form method="dialog" onSubmit={submit}>

@@ -65,10 +65,13 @@ interface LinkNoticeProps {
 /** A bar over a page whose connection is down; what is shown below it stays as it was. Nothing while all is well. */
 export function LinkNotice({ status, error, onRetry }: LinkNoticeProps) {
   if (status !== "waiting" && status !== "offline" && status !== "failed") return null;
+  const refusal = /unauthorized|token_expired/.test(error?.code ?? "")
+    ? "The gateway asks for a token that is good."
+    : `The gateway refused the connection${error ? `: ${error.message}` : ""}.`;
   const text = {
     waiting: "The connection is lost. Trying to get it back; what you see is from before.",
     offline: "You are offline. What you see is from before, and goes on when the network is back.",
-    failed: `The gateway refused the connection${error ? `: ${error.message}` : ""}.`,
+    failed: refusal,
   }[status];
   return (
     <div className="notice" data-tone={status === "failed" ? "bad" : "warn"} role="status">

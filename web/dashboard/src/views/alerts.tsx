@@ -124,8 +124,8 @@ export function AlertsView() {
         ) : user === undefined ? (
           <Empty title="Alerts go to a user">
             <p>
-              Say who you are, with the button that says Anonymous. What is published on <code>alerts:NAME</code> then
-              comes here, and nowhere else.
+              Say who you are, with the button that says Guest. What is published on <code>alerts:NAME</code> then comes
+              here, and nowhere else.
             </p>
             <p>
               The example workers of <code>serve --demo</code> alert the user demo:{" "}

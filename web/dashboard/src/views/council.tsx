@@ -18,7 +18,7 @@ function explain(error: unknown): string {
   if (!(error instanceof Refused)) return "The gateway does not answer.";
   const { status, message, after } = error;
   if (status === 404) return "This gateway has no council.";
-  if (status === 401) return "The council asks for a token. Say who you are, with the button that says Anonymous.";
+  if (status === 401) return "The council asks for a token. Say who you are, with the button that says Guest.";
   return after === undefined ? message : `${message}. Try again in ${after} s.`;
 }
 
