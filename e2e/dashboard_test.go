@@ -116,7 +116,7 @@ func TestDashboard(t *testing.T) {
 	redis.CLI(t, "SET", "campaign_metrics:camp_9", campaignEvent("camp_9", 4000))
 	v.see(t, 1, "25 %")
 	v.see(t, 1, "4,000")
-	v.tell(t, 1, "shifts = []")
+	v.tell(t, 1, "steady()")
 	for step := range 5 {
 		redis.CLI(t, "XADD", "job_progress:job_7", "*", "data", jobEvent("job_7", "processing", 0.5+float64(step)/100))
 		redis.CLI(t, "SET", "campaign_metrics:camp_9", campaignEvent("camp_9", 123456*(step+1)))
@@ -125,8 +125,8 @@ func TestDashboard(t *testing.T) {
 	v.see(t, 1, "617,280")
 	redis.CLI(t, "XADD", "job_progress:job_7", "*", "data", jobEvent("job_7", "complete", 1))
 	v.see(t, 1, "Done")
-	if shifts := v.tell(t, 1, "shifts"); shifts != "[]" {
-		t.Errorf("updates moved %s", shifts)
+	if moved := v.tell(t, 1, "steady()"); moved != "[]" {
+		t.Errorf("updates moved %s", moved)
 	}
 	if s := g.stats(t); s.WebSocket.Connections != 1 || s.SSE.Connections != 0 {
 		t.Errorf("the page holds %d sockets and %d event streams, want one and none", s.WebSocket.Connections, s.SSE.Connections)

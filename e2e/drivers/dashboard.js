@@ -28,13 +28,22 @@ async function open({ page: number, open: path, token, theme = "light", width = 
   context.setDefaultTimeout(PATIENCE_MS);
   if (token) await context.addInitScript((token) => sessionStorage.setItem("millrace.token", token), token);
   await context.addInitScript(() => {
-    // What moved though nobody had touched anything.
-    globalThis.shifts = [];
+    // What moved though nobody had touched anything, and when; steady() says what has since the last time.
+    const shifts = [];
+    let since = 0;
     new PerformanceObserver((list) => {
-      for (const { hadRecentInput, sources } of list.getEntries()) {
-        if (!hadRecentInput) shifts.push(...sources.map(({ node }) => (node?.parentElement ?? node)?.outerHTML.slice(0, 200)));
+      for (const { hadRecentInput, sources, startTime } of list.getEntries()) {
+        if (hadRecentInput) continue;
+        for (const { node } of sources) shifts.push({ startTime, moved: (node?.parentElement ?? node)?.outerHTML.slice(0, 200) });
       }
     }).observe({ type: "layout-shift", buffered: true });
+    globalThis.steady = async () => {
+      // The frame that is being made counts to what was before.
+      for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
+      const moved = shifts.filter(({ startTime }) => startTime > since).map(({ moved }) => moved);
+      since = performance.now();
+      return moved;
+    };
   });
   await context.addInitScript(() => {
     // How often the page and its charts change: {texts, frames}, and the most draws of one chart in one frame.
