@@ -356,6 +356,21 @@ func (v *visitors) look(t *testing.T, page int, withAxe bool) {
 	}
 }
 
+// TestDashboardDemo: whoever starts a demonstration sees a real render finish, campaigns live, and an
+// alert of the user demo, with nothing in the console.
+func TestDashboardDemo(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, "--demo")
+	v := startVisitors(t, g)
+	v.ask(t, 1, command{"open": "/?userId=demo"})
+	v.see(t, 1, "camp_456")
+	v.see(t, 1, "Rendering")
+	v.see(t, 1, "Done")
+	within(t, 2*patience, "an alert", func() bool { return v.tell(t, 1, `document.querySelector("nav .badge") !== null`) == "true" })
+	v.ask(t, 1, command{"go": "#/alerts"})
+	v.see(t, 1, "expected")
+}
+
 // TestDemoEvents: the demo's measurements are events like any other.
 func TestDemoEvents(t *testing.T) {
 	t.Parallel()
