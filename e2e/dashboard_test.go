@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -279,6 +280,29 @@ func TestStreamsView(t *testing.T) {
 	v.ask(t, 1, command{"fill": "Event, as JSON", "text": `{"type":`})
 	v.ask(t, 1, command{"press": "Publish"})
 	v.see(t, 1, "This is not JSON")
+}
+
+// TestDashboardTheme: a page is as light or dark as the system, until somebody chooses, who finds it
+// so the next time; who chooses what the system has follows it from then on.
+func TestDashboardTheme(t *testing.T) {
+	t.Parallel()
+	v := startVisitors(t, startGateway(t))
+	v.ask(t, 1, command{"open": "/", "theme": "dark"})
+	is := func(want string) {
+		t.Helper()
+		// What is painted, for that is what the theme is for.
+		got := v.tell(t, 1, `[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor, localStorage.getItem("millrace.theme")].join(" ")`)
+		if got != strconv.Quote(want) {
+			t.Errorf("the theme is %s, want %s", got, want)
+		}
+	}
+	is("dark rgb(12, 19, 18) ")
+	v.ask(t, 1, command{"press": "Use the light theme"})
+	is("light rgb(244, 246, 244) light")
+	v.ask(t, 1, command{"do": "reload"})
+	is("light rgb(244, 246, 244) light")
+	v.ask(t, 1, command{"press": "Use the dark theme"})
+	is("dark rgb(12, 19, 18) ")
 }
 
 // TestDashboardLooks: every view, light and dark, on a phone, a desk and a wall: nothing is wider
