@@ -32,8 +32,6 @@ interface LineChartProps {
   className?: string;
 }
 
-type Props = Required<Pick<LineChartProps, "series" | "times" | "values">> & LineChartProps;
-
 const colourOf = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** The lowest and highest value that the axis shows. A value that hardly moves is drawn as hardly moving, not blown up to the full height. */
@@ -47,7 +45,7 @@ export function rangeOf(low: number | null, high: number | null, floor?: number)
 }
 
 /** What the readout says at a point: the time, and each value. */
-function readoutText({ series, times, values }: Props, at: number): string {
+function readoutText({ series, times, values }: LineChartProps, at: number): string {
   const time = times[at];
   if (time === undefined) return "";
   const parts = series.flatMap(({ label, format = short }, row) => {
@@ -66,7 +64,7 @@ function timeLabel(plot: uPlot, at: number, room: number): string | null {
   return position < room / 2 || position > plot.over.clientWidth - room ? null : timeOfDay(at * 1000);
 }
 
-function optionsOf(props: Props, size: { width: number; height: number }, hover: (at: number | null) => void) {
+function optionsOf(props: LineChartProps, size: { width: number; height: number }, hover: (at: number | null) => void) {
   const rem = Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
   const font = `${Math.round(rem * 0.72)}px ${getComputedStyle(document.body).fontFamily}`;
   const axis: uPlot.Axis = {
@@ -123,7 +121,7 @@ export function LineChart(props: LineChartProps) {
   const frame = useRef<HTMLDivElement>(null);
   const readout = useRef<HTMLParagraphElement>(null);
   const plot = useRef<{ draw: () => void } | null>(null);
-  const latest = useRef<Props>(props);
+  const latest = useRef<LineChartProps>(props);
   latest.current = props;
   const shape = JSON.stringify([series.map((one) => [one.label, one.colour, one.area, one.dashed]), bare, props.floor]);
 
@@ -178,6 +176,6 @@ export function LineChart(props: LineChartProps) {
   );
 }
 
-function dataOf({ times, values }: Props): uPlot.AlignedData {
+function dataOf({ times, values }: LineChartProps): uPlot.AlignedData {
   return [times, ...values] as uPlot.AlignedData;
 }
