@@ -46,6 +46,8 @@ var layers = map[string][]string{
 	"bench/peers/centrifuge": {},
 	"bench/peers/nbio":       {},
 	"audit":                  {"proto"},
+	"deploy":                 {},
+	"deploy/release":         {},
 	"e2e":                    {},
 	"e2e/crowd":              {},
 
