@@ -31,6 +31,7 @@ type commands struct {
 	Bench   benchCommand   `cmd:"" help:"Measure this gateway beside other servers, on this machine."`
 	Version versionCommand `cmd:"" help:"Say what this binary is made of."`
 
+	Document  documentCommand  `cmd:"" hidden:"" help:"Print the man page or a shell's completions."`
 	BenchRole benchRoleCommand `cmd:"" hidden:""`
 }
 
