@@ -27,10 +27,10 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run demo quick test test-unit test-web test-e2e test-audit audit packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers cover clean
+.PHONY: help build run demo quick test test-unit test-web test-e2e test-audit audit packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/millrace
 	@go build -buildvcs=$(VCS) -trimpath -o bin/millrace ./cmd/millrace
@@ -123,6 +123,13 @@ test-peers: ## vet and test the peers' servers of the benchmark
 
 bench-deps:
 	@.ci/bench-deps
+
+release: ## build a release of the last commit into bin/release: binaries, .deb, SBOM, checksums
+	@deploy/release/release
+
+# It builds everything twice, so CI only tries the pieces; as root, for dpkg.
+test-release: ## try a release: the same bytes twice, and a package that comes and goes cleanly
+	@deploy/release/check
 
 cover: ## coverage per package, details in coverage.html
 	@go test -coverprofile=coverage.out $(UNIT)

@@ -47,7 +47,7 @@ var layers = map[string][]string{
 	"bench/peers/nbio":       {},
 	"audit":                  {"proto"},
 	"deploy":                 {},
-	"deploy/release":         {},
+	"deploy/release/sbom":    {},
 	"e2e":                    {},
 	"e2e/crowd":              {},
 
