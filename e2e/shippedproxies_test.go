@@ -91,8 +91,7 @@ var shippedProxies = []shippedProxy{
 func TestShippedProxies(t *testing.T) {
 	t.Parallel()
 	for _, proxy := range shippedProxies {
-		t.Run(proxy.name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(proxy.name, func(t *testing.T) { // one after the other: each starts two browsers
 			requireProxy(t, proxy)
 			redis := redistest.Start(t)
 			// The proxy alone is believed, and no address but loopback may have two streams.
@@ -104,30 +103,29 @@ func TestShippedProxies(t *testing.T) {
 			user := token(t, "--sub", "456")
 
 			t.Run("streams", func(t *testing.T) {
-				base, authority := proxy.start(t, one.address, two.address)
-				throughTLS(t, redis, base, authority, user)
+				running := proxy.start(t, one.address, two.address)
+				throughTLS(t, redis, running, user)
+				wantNoTokenInLog(t, running, user)
 			})
 			t.Run("stickiness", func(t *testing.T) {
-				base, authority := proxy.start(t, one.address, two.address, proxy.sticky...)
-				wantOneGateway(t, newBrowserLike(t, authority), base, user, one, two)
+				running := proxy.start(t, one.address, two.address, proxy.sticky...)
+				wantOneGateway(t, newBrowserLike(t, running), user, one, two)
 			})
 			t.Run("a client cannot choose its address", func(t *testing.T) {
-				base, authority := proxy.start(t, one.address, one.address)
-				http := newBrowserLike(t, authority)
+				browser := newBrowserLike(t, proxy.start(t, one.address, one.address))
 				for n := range 2 {
-					if status := http.stream(t, base, user, "198.51.100.7"); status != 200 {
+					if status := browser.stream(t, user, "198.51.100.7"); status != 200 {
 						t.Errorf("stream %d answered %d: the gateway believed what a client wrote into X-Forwarded-For", n+1, status)
 					}
 				}
 			})
 			t.Run("a balancer's word is passed on", func(t *testing.T) {
-				base, authority := proxy.start(t, one.address, one.address, proxy.balanced...)
-				http := newBrowserLike(t, authority)
+				browser := newBrowserLike(t, proxy.start(t, one.address, one.address, proxy.balanced...))
 				for _, try := range []struct {
 					forwarded string
 					status    int
 				}{{"198.51.100.7", 200}, {"198.51.100.7", 429}, {"198.51.100.8", 200}, {"198.51.100.7, 198.51.100.9", 200}} {
-					if status := http.stream(t, base, user, try.forwarded); status != try.status {
+					if status := browser.stream(t, user, try.forwarded); status != try.status {
 						t.Errorf("a stream for %s answered %d, want %d", try.forwarded, status, try.status)
 					}
 				}
@@ -153,9 +151,54 @@ func proxyProgram(t *testing.T, proxy shippedProxy) string {
 	return program(t, proxy.name)
 }
 
-// start runs the proxy with some texts of its file replaced, waits until it listens, and gives its
-// base URL and the file of its certificate.
-func (p shippedProxy) start(t *testing.T, one, two string, replaced ...string) (base, certificate string) {
+// runningProxy is a proxy that listens.
+type runningProxy struct {
+	*process
+	base        string // its URL
+	folder      string // where it writes
+	certificate string // file of the authority that vouches for it
+	printed     string // what it has printed so far
+}
+
+// log gives what the proxy has logged, wherever it does so.
+func (r *runningProxy) log(t *testing.T) string {
+	t.Helper()
+	for more := true; more; {
+		select {
+		case line, open := <-r.lines:
+			r.printed += line + "\n"
+			more = open
+		default:
+			more = false
+		}
+	}
+	text := r.printed + r.complaints()
+	files, err := filepath.Glob(filepath.Join(r.folder, "*.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += string(content)
+	}
+	return text
+}
+
+// wantNoTokenInLog: the query and the headers of a request may hold a token, and no log line does.
+func wantNoTokenInLog(t *testing.T, running *runningProxy, user string) {
+	t.Helper()
+	newBrowserLike(t, running).status(t, "/healthz/logged?token="+user, user, "")
+	within(t, patience, "the request is logged", func() bool { return strings.Contains(running.log(t), "/healthz/logged") })
+	if strings.Contains(running.log(t), user) {
+		t.Errorf("%s logs a token:\n%s", running.name, running.log(t))
+	}
+}
+
+// start runs the proxy with some texts of its file replaced, and waits until it listens.
+func (p shippedProxy) start(t *testing.T, one, two string, replaced ...string) *runningProxy {
 	t.Helper()
 	folder, port := t.TempDir(), freePort(t)
 	makeCertificate(t, folder)
@@ -182,7 +225,8 @@ func (p shippedProxy) start(t *testing.T, one, two string, replaced ...string) (
 	command := p.command(folder, file)
 	command[0] = proxyProgram(t, p)
 	// Caddy writes to the home folder, which is none of a test's business.
-	running := start(t, p.name, "/usr/bin/env", append([]string{"HOME=" + folder, "XDG_CONFIG_HOME=" + folder, "XDG_DATA_HOME=" + folder}, command...)...)
+	running := &runningProxy{base: "https://127.0.0.1:" + port, folder: folder, certificate: filepath.Join(folder, "cert.pem")}
+	running.process = start(t, p.name, "/usr/bin/env", append([]string{"HOME=" + folder, "XDG_CONFIG_HOME=" + folder, "XDG_DATA_HOME=" + folder}, command...)...)
 	within(t, patience, p.name+" listens", func() bool {
 		select {
 		case <-running.exited:
@@ -196,7 +240,7 @@ func (p shippedProxy) start(t *testing.T, one, two string, replaced ...string) (
 		connection.Close()
 		return true
 	})
-	return "https://127.0.0.1:" + port, filepath.Join(folder, "cert.pem")
+	return running
 }
 
 // makeCertificate writes cert.pem, key.pem and both.pem: a certificate for the loopback that signs
@@ -233,8 +277,9 @@ func makeCertificate(t *testing.T, folder string) {
 // throughTLS opens a stream of each wire with curl and with Chromium, and wants each event to come
 // by itself: the next one is published only when the last one has come, so nothing that gathers
 // could pass.
-func throughTLS(t *testing.T, redis *redistest.Server, base, certificate, user string) {
+func throughTLS(t *testing.T, redis *redistest.Server, running *runningProxy, user string) {
 	t.Helper()
+	base, certificate := running.base, running.certificate
 	curlTLS := kind{curl.name, true, func(_ *testing.T, base, path string) []string {
 		return []string{"curl", "--http2", "--cacert", certificate, "--no-buffer", "--silent", "--show-error", "--fail-with-body", base + path}
 	}}
@@ -253,20 +298,23 @@ func throughTLS(t *testing.T, redis *redistest.Server, base, certificate, user s
 			c.event(t, payload)
 		}
 	}
-	admin := newBrowserLike(t, certificate)
+	browser := newBrowserLike(t, running)
 	for _, path := range []string{"/metrics", "/debug/pprof/", "/api/admin/explain?client=x", "/admin"} {
-		if status := admin.status(t, base+path, user, ""); status != http.StatusNotFound {
+		if status := browser.status(t, path, user, ""); status != http.StatusNotFound {
 			t.Errorf("%s answers %d through the proxy, want 404", path, status)
 		}
 	}
 }
 
 // browserLike is an HTTP/2 client with cookies whose streams stay open until the test ends.
-type browserLike struct{ http.Client }
+type browserLike struct {
+	http.Client
+	base string
+}
 
-func newBrowserLike(t *testing.T, certificate string) *browserLike {
+func newBrowserLike(t *testing.T, running *runningProxy) *browserLike {
 	t.Helper()
-	text, err := os.ReadFile(certificate)
+	text, err := os.ReadFile(running.certificate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,19 +326,20 @@ func newBrowserLike(t *testing.T, certificate string) *browserLike {
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}, ForceAttemptHTTP2: true, ResponseHeaderTimeout: patience}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &browserLike{http.Client{Transport: transport, Jar: jar}}
+	return &browserLike{http.Client{Transport: transport, Jar: jar}, running.base}
 }
 
 // stream opens one, with what the client claims in X-Forwarded-For, and gives the answer's status.
-func (b *browserLike) stream(t *testing.T, base, user, forwarded string) int {
+func (b *browserLike) stream(t *testing.T, user, forwarded string) int {
 	t.Helper()
 	query := url.Values{"channel": {"job_progress:job_123"}, "userId": {"456"}, "token": {user}}
-	return b.status(t, base+"/api/stream?"+query.Encode(), user, forwarded)
+	return b.status(t, "/api/stream?"+query.Encode(), user, forwarded)
 }
 
-func (b *browserLike) status(t *testing.T, address, user, forwarded string) int {
+// status asks for a path. The answer's body stays open.
+func (b *browserLike) status(t *testing.T, path, user, forwarded string) int {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.base+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,13 +356,13 @@ func (b *browserLike) status(t *testing.T, address, user, forwarded string) int 
 }
 
 // wantOneGateway opens four streams of one user and finds them on one gateway.
-func wantOneGateway(t *testing.T, client *browserLike, base, user string, one, two *gateway) {
+func wantOneGateway(t *testing.T, browser *browserLike, user string, one, two *gateway) {
 	t.Helper()
 	within(t, patience, "the streams before have ended", func() bool {
 		return one.stats(t).SSE.Connections+two.stats(t).SSE.Connections == 0
 	})
 	for range 4 {
-		if status := client.stream(t, base, user, ""); status != http.StatusOK {
+		if status := browser.stream(t, user, ""); status != http.StatusOK {
 			t.Fatalf("a stream answered %d", status)
 		}
 	}
