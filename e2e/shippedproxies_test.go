@@ -274,21 +274,25 @@ func makeCertificate(t *testing.T, folder string) {
 	}
 }
 
+// curlThrough is curl over HTTP/2, believing the proxy's certificate.
+func curlThrough(running *runningProxy) kind {
+	return kind{curl.name, true, func(_ *testing.T, base, path string) []string {
+		return []string{"curl", "--http2", "--cacert", running.certificate, "--no-buffer", "--silent", "--show-error", "--fail-with-body", base + path}
+	}}
+}
+
 // throughTLS opens a stream of each wire with curl and with Chromium, and wants each event to come
 // by itself: the next one is published only when the last one has come, so nothing that gathers
 // could pass.
 func throughTLS(t *testing.T, redis *redistest.Server, running *runningProxy, user string) {
 	t.Helper()
 	base, certificate := running.base, running.certificate
-	curlTLS := kind{curl.name, true, func(_ *testing.T, base, path string) []string {
-		return []string{"curl", "--http2", "--cacert", certificate, "--no-buffer", "--silent", "--show-error", "--fail-with-body", base + path}
-	}}
 	version, err := exec.Command("curl", "--http2", "--cacert", certificate, "--silent", "--output", "/dev/null", "--write-out", "%{http_version} %{http_code}", base+"/healthz").Output()
 	if err != nil || string(version) != "2 200" {
 		t.Errorf("curl was answered by HTTP/%s (error %v), want 2 200", version, err)
 	}
 	clients := make(map[string]*client)
-	for _, k := range []kind{curlTLS, eventSource, browserWS} {
+	for _, k := range []kind{curlThrough(running), eventSource, browserWS} {
 		clients[k.name] = open(t, k, base, user, "job_progress:job_123")
 	}
 	for n := range 5 {
@@ -336,8 +340,15 @@ func (b *browserLike) stream(t *testing.T, user, forwarded string) int {
 	return b.status(t, "/api/stream?"+query.Encode(), user, forwarded)
 }
 
-// status asks for a path. The answer's body stays open.
+// status asks for a path and gives the answer's status. Its body stays open.
 func (b *browserLike) status(t *testing.T, path, user, forwarded string) int {
+	t.Helper()
+	return b.open(t, path, user, forwarded).StatusCode
+}
+
+// open asks for a path, with what the client claims in X-Forwarded-For. The test's end closes the
+// answer's body.
+func (b *browserLike) open(t *testing.T, path, user, forwarded string) *http.Response {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.base+path, nil)
 	if err != nil {
@@ -352,7 +363,7 @@ func (b *browserLike) status(t *testing.T, path, user, forwarded string) int {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { response.Body.Close() })
-	return response.StatusCode
+	return response
 }
 
 // wantOneGateway opens four streams of one user and finds them on one gateway.
