@@ -74,7 +74,8 @@ var shippedProxies = []shippedProxy{
 		name: "caddy", file: "Caddyfile",
 		local: func(_, port string) []string {
 			return []string{
-				"stream.example.com:443", "https://127.0.0.1:" + port,
+				// A site's address is what requests ask for; where it listens is another matter.
+				"stream.example.com:443 {", "https://127.0.0.1:" + port + " {\n\tbind 127.0.0.1",
 				"\tservers {", "\tadmin off\n\tauto_https disable_redirects\n\tservers {",
 			}
 		},
