@@ -212,7 +212,7 @@ func (s *sessions) explain(slot netio.Slot) Explanation {
 			Frames: stands.Queue.Frames, Bytes: stands.Queue.Bytes, OldestMs: stands.Queue.Age.Milliseconds(),
 			BytesMax: max(limits.MaxQueueBytes, 0), OldestMsMax: max(limits.MaxQueueAge, 0).Milliseconds(),
 		},
-		Peer: PeerExplanation{UnackedBytes: stands.Queue.KernelBytes, ProgressMs: s.since(s.loop.LastWrite(slot)).Milliseconds()},
+		Peer: PeerExplanation{UnackedBytes: s.loop.Unacknowledged(slot), ProgressMs: s.since(s.loop.LastWrite(slot)).Milliseconds()},
 	}
 	if e.Greeted {
 		e.AgeMinutes = int(s.minute() - one.waiting)

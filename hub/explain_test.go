@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/sockettest"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
 )
@@ -23,7 +25,8 @@ func TestExplain(t *testing.T) {
 	h.publish("job:1", "2")
 	h.append("log:1", "2")
 	var e Explanation
-	h.on(0, func(s *Shard) { e = s.Explain(one.slot) })
+	unacknowledged := 0
+	h.on(0, func(s *Shard) { e, unacknowledged = s.Explain(one.slot), s.loop.Unacknowledged(one.slot) })
 	got := map[string]string{}
 	for _, c := range e.Channels {
 		got[c.Channel.Name()] = c.State + " " + c.After
@@ -34,9 +37,59 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: %q, not %q", channel, got[channel], state)
 		}
 	}
-	if e.Dropped != 2 || e.Queue.Bytes < 1<<20 || e.Queue.Frames == 0 || e.Queue.KernelBytes <= 0 {
+	if e.Dropped != 2 || e.Queue.Bytes < 1<<20 || e.Queue.Frames == 0 || unacknowledged <= 0 {
 		t.Errorf("%+v", e)
 	}
+}
+
+// TestStanding: a stream stands as in the worst of its channels, and what it has is known.
+func TestStanding(t *testing.T) {
+	h := logHarness(t, 1, func(o *Options) { o.MaxQueueBytes = 256 << 10 })
+	h.rules["state"] = &Rules{Kind: broker.State}
+	one := h.join(0, proto.FormText)
+	stands := func(after string, want Standing, subscriptions int) {
+		t.Helper()
+		var got Standing
+		has := 0
+		sockettest.Eventually(t, fmt.Sprintf("after %s the standing %d, with %d subscriptions", after, want, subscriptions), func() bool {
+			h.on(0, func(s *Shard) { got, has = s.Standing(one.slot), s.Subscriptions(one.slot) })
+			return got == want && has == subscriptions
+		})
+	}
+	one.subscribe("log:1")
+	stands("asking for what begins with nothing", StandingLive, 1)
+	one.subscribe("state:1")
+	stands("asking for a value", StandingBeginning, 2)
+	h.openLog("log:1")
+	h.value("state:1", "1")
+	h.confirmState("state:1")
+	stands("the value", StandingLive, 2)
+	one.subscribe("job:1")
+	h.confirm("job:1")
+	one.fill()
+	h.append("log:1", "1")
+	stands("an entry too many", StandingCatchingUp, 3)
+	h.value("state:1", "2")
+	stands("a value too many", StandingConflating, 3)
+	h.publish("job:1", "1")
+	stands("an event too many", StandingDropping, 3)
+	one.unsubscribe("job:1")
+	stands("giving up what is dropped", StandingConflating, 2)
+	h.on(0, func(s *Shard) {
+		for channel, want := range map[string]bool{"log:1": true, "job:1": false, "never:1": false} {
+			if got := s.Hears(one.slot, parse(t, channel)); got != want {
+				t.Errorf("the stream hears %s: %v", channel, got)
+			}
+		}
+	})
+	resuming := h.join(0, proto.FormText)
+	resuming.fill()
+	resuming.subscribeFrom("log:1", From{Kind: FromBeginning})
+	h.on(0, func(s *Shard) {
+		if got := s.Standing(resuming.slot); got != StandingResuming {
+			t.Errorf("a stream that reads from the beginning stands at %d", got)
+		}
+	})
 }
 
 func TestLossPrefersWhatManyHear(t *testing.T) {

@@ -85,6 +85,9 @@ type Stats struct {
 	OutboxBytes int64
 	// SlabBytes is the memory of slabs: streams, outboxes, chunks.
 	SlabBytes int
+	// Lag is how long the loop took to come to this question: what an event waits before the loop
+	// looks at it.
+	Lag time.Duration
 }
 
 // Loop owns streams. Methods marked "any goroutine" may be called from anywhere; all others only
@@ -234,8 +237,10 @@ func (l *Loop) Do(ctx context.Context, ask func()) error {
 // goroutine but the loop's.
 func (l *Loop) Stats(ctx context.Context) (Stats, error) {
 	answer := make(chan Stats, 1)
+	asked := Clock()
 	err := l.Do(ctx, func() {
-		s := Stats{Counters: l.counters, Delivery: hdrhistogram.Import(l.delivery.Export())}
+		lag := time.Duration(Clock() - asked)
+		s := Stats{Counters: l.counters, Delivery: hdrhistogram.Import(l.delivery.Export()), Lag: lag}
 		for index := uint32(1); index <= l.highestOutbox; index++ {
 			s.OutboxBytes += int64(l.outboxes.At(index).queued)
 		}

@@ -180,21 +180,20 @@ type Queue struct {
 	Bytes  int           // not yet taken by the kernel
 	Age    time.Duration // that something of it has waited at least, in whole [TickLength]s
 	Silent time.Duration // since a whole frame last left, or the queue began
-	// KernelBytes are those that the kernel took and the peer has not acknowledged; -1 if the
-	// kernel does not say.
-	KernelBytes int
 }
 
-// Queue looks at what waits for slot. It asks the kernel, so it is for an operator's questions.
+// Queue looks at what waits for slot; what the kernel holds is not among it. The zero Queue says
+// that nothing does.
 func (l *Loop) Queue(slot Slot) Queue {
 	s := l.streams.At(uint32(slot))
-	q := Queue{KernelBytes: l.sys.unacknowledged(int(s.fd))}
-	if s.outbox != 0 {
-		o := l.outboxes.At(s.outbox)
-		q.Frames, q.Bytes = int(o.count), int(o.queued)
-		q.Age, q.Silent = time.Duration(l.tick-o.marked)*TickLength, time.Duration(l.tick-o.progress)*TickLength
+	if s.outbox == 0 {
+		return Queue{}
 	}
-	return q
+	o := l.outboxes.At(s.outbox)
+	return Queue{
+		Frames: int(o.count), Bytes: int(o.queued),
+		Age: time.Duration(l.tick-o.marked) * TickLength, Silent: time.Duration(l.tick-o.progress) * TickLength,
+	}
 }
 
 func (l *Loop) newOutbox(slot Slot) uint32 {

@@ -84,23 +84,26 @@ func TestQueue(t *testing.T) {
 	client := adopt(t, o, nil)
 	client.SetReadBuffer(64 << 10)
 	slot := <-slots
-	look := func() (q Queue) {
-		o.Do(context.Background(), func() { q = o.Queue(slot) })
-		return q
+	look := func() (q Queue, unacknowledged int) {
+		o.Do(context.Background(), func() { q, unacknowledged = o.Queue(slot), o.Unacknowledged(slot) })
+		return q, unacknowledged
 	}
-	if q := look(); q != (Queue{}) {
-		t.Errorf("an idle stream: %+v", q)
+	if q, unacknowledged := look(); q != (Queue{}) || unacknowledged != 0 {
+		t.Errorf("an idle stream: %+v, and %d bytes unacknowledged", q, unacknowledged)
 	}
 	const sent = 2 << 20
 	o.Do(context.Background(), func() { o.SendBytes(slot, make([]byte, sent)) })
 	sockettest.Eventually(t, "the queue grows old", func() bool {
-		q := look()
-		return q.Frames == 1 && q.Bytes > 0 && q.KernelBytes > 0 && q.Age >= 2*TickLength && q.Silent >= 2*TickLength
+		q, unacknowledged := look()
+		return q.Frames == 1 && q.Bytes > 0 && unacknowledged > 0 && q.Age >= 2*TickLength && q.Silent >= 2*TickLength
 	})
 	client.SetReadBuffer(1 << 20)
 	client.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.CopyN(io.Discard, client, sent); err != nil {
 		t.Fatal(err)
 	}
-	sockettest.Eventually(t, "all was taken", func() bool { return look() == (Queue{}) })
+	sockettest.Eventually(t, "all was taken", func() bool {
+		q, unacknowledged := look()
+		return q == (Queue{}) && unacknowledged == 0
+	})
 }

@@ -26,6 +26,12 @@ func (l *Loop) TCP(slot Slot) (TCP, bool) {
 	}, true
 }
 
+// Unacknowledged is how many bytes the kernel took from slot and the peer has not acknowledged; -1
+// if the kernel does not say. For an operator's questions: it is a system call.
+func (l *Loop) Unacknowledged(slot Slot) int {
+	return l.sys.unacknowledged(int(l.streams.At(uint32(slot)).fd))
+}
+
 func (*kernel) tcpInfo(fd int) *unix.TCPInfo {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
