@@ -65,6 +65,60 @@ func (s *Shard) Explain(slot netio.Slot) Explanation {
 	return e
 }
 
+// Standing sums up how one stream stands in all its channels: as in the worst of them.
+type Standing uint8
+
+// The standings, from the best to the worst.
+const (
+	StandingLive       Standing = iota // gets what its channels bring, as it comes
+	StandingBeginning                  // waits for what a subscription begins with
+	StandingResuming                   // gets what it missed while it was away
+	StandingCatchingUp                 // lags: a log is read for it
+	StandingConflating                 // lags: of a channel only the newest will be sent
+	StandingDropping                   // lags: events are dropped, and a gap will say so
+)
+
+// Standing tells how the stream in slot stands. It looks at no more than the channels on which the
+// stream is behind, and asks nobody.
+func (s *Shard) Standing(slot netio.Slot) (worst Standing) {
+	if s.members.At(uint32(slot)).flags&memberBehind == 0 {
+		return StandingLive
+	}
+	for _, r := range s.behind[slot].records {
+		worst = max(worst, r.standing())
+	}
+	return worst
+}
+
+func (r *record) standing() Standing {
+	switch r.state {
+	case recordWaiting, recordUnknown:
+		return StandingBeginning
+	case recordReading:
+		if r.from != nil {
+			return StandingResuming
+		}
+		return StandingCatchingUp
+	case recordNewest:
+		return StandingConflating
+	case recordDropping:
+		return StandingDropping
+	default: // joined: it has all there is
+		return StandingLive
+	}
+}
+
+// Subscriptions is how many channels the stream in slot has, those included that the broker has
+// not confirmed.
+func (s *Shard) Subscriptions(slot netio.Slot) int { return int(s.members.At(uint32(slot)).count) }
+
+// Hears reports whether the stream in slot has a channel, confirmed or not. It takes time in
+// proportion to the stream's subscriptions.
+func (s *Shard) Hears(slot netio.Slot, name proto.Channel) bool {
+	index := s.names.Find(name.Name())
+	return index != 0 && s.find(s.members.At(uint32(slot)), index) != nil
+}
+
 const (
 	// preferMax is how many channels a loop asks the source to mend first, after a loss.
 	preferMax = 1000
