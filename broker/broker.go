@@ -158,6 +158,11 @@ type Stats struct {
 	TooLarge      uint64 // reads of a State that found more than MaxValueBytes
 	Tracked       int    // keys of which Redis now tells the changes
 	Horizon       uint64 // as in [LogUpdate]
+	// HorizonAge is how long ago the horizon last rose; 0 while it is not known, and of memory.
+	HorizonAge time.Duration
+	// CanaryDelay is what the way through a node and back takes, by its last canary, or by the one
+	// that is out if that has been longer; of the slowest node. 0 of memory.
+	CanaryDelay time.Duration
 }
 
 // Callbacks is how the broker calls its user. All must be set; none may block.

@@ -37,6 +37,8 @@ type canary struct {
 
 	name     atomic.Pointer[string] // in Redis
 	returned atomic.Int64           // nanoseconds since the session was opened, of the last return
+	left     atomic.Int64           // likewise, when the oldest left that has not returned; 0: none is out
+	delay    atomic.Int64           // nanoseconds from leaving to returning, of the last one
 	refused  atomic.Bool            // Redis does not allow it: nothing can be proved
 	deaf     atomic.Bool            // and what it does not allow is to listen to it
 	lost     atomic.Bool            // its slot moved away
@@ -144,8 +146,49 @@ func (s *session) canaryReturned(c *canary, payload string) {
 		}
 		return
 	}
-	c.returned.Store(max(int64(time.Since(s.opened)), 1))
+	c.cameBack(time.Since(s.opened))
 	s.noteProof()
+}
+
+// leaves notes that a canary is published now, a time since the session was opened.
+func (c *canary) leaves(now time.Duration) { c.left.CompareAndSwap(0, max(int64(now), 1)) }
+
+// cameBack notes that a canary returned.
+func (c *canary) cameBack(now time.Duration) {
+	c.returned.Store(max(int64(now), 1))
+	if left := c.left.Swap(0); left != 0 {
+		c.delay.Store(int64(now) - left)
+	}
+}
+
+// startOver counts a canary as returned, and forgets those that are out: they may never return.
+func (c *canary) startOver(now time.Duration) {
+	c.returned.Store(max(int64(now), 1))
+	c.left.Store(0)
+}
+
+// lateness is what the way of a canary takes: of the last one, or longer if one is out for longer.
+func (c *canary) lateness(now time.Duration) time.Duration {
+	if c.refused.Load() || c.lost.Load() {
+		return 0
+	}
+	delay := time.Duration(c.delay.Load())
+	if left := c.left.Load(); left != 0 {
+		delay = max(delay, now-time.Duration(left))
+	}
+	return delay
+}
+
+// canaryDelay is the lateness of the session's slowest canary.
+func (s *session) canaryDelay() (slowest time.Duration) {
+	now := time.Since(s.opened)
+	for _, c := range s.canaries {
+		slowest = max(slowest, c.lateness(now))
+	}
+	if c := s.tracker.canary; c != nil {
+		slowest = max(slowest, c.lateness(now))
+	}
+	return slowest
 }
 
 // noteProof tells that the node delivers once every canary has come back.
@@ -214,6 +257,7 @@ func (s *session) probe(c *canary) {
 	defer cancel()
 	b := s.client.B()
 	built := b.Publish().Channel(*c.name.Load()).Message(s.payload).Build()
+	c.leaves(time.Since(s.opened))
 	if c.kind == Sharded {
 		built = b.Spublish().Channel(*c.name.Load()).Message(s.payload).Build()
 	}
@@ -223,7 +267,7 @@ func (s *session) probe(c *canary) {
 		return
 	}
 	if err == nil && c.refused.Load() {
-		c.returned.Store(max(int64(time.Since(s.opened)), 1)) // allowed again: silence counts from now
+		c.startOver(time.Since(s.opened)) // allowed again: silence counts from now
 		c.refused.Store(false)
 	}
 }
@@ -236,7 +280,7 @@ func (s *session) replaceCanary(c *canary) bool {
 		return false
 	}
 	c.name.Store(&name)
-	c.returned.Store(max(int64(time.Since(s.opened)), 1))
+	c.startOver(time.Since(s.opened))
 	c.lost.Store(false)
 	return s.subscribeCanary(c) == nil && !c.lost.Load()
 }

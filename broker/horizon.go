@@ -164,6 +164,7 @@ func (t *tracker) advance() {
 func (r *Redis) raiseHorizon(to uint64) {
 	if to > r.horizon.Load() {
 		r.horizon.Store(to)
+		r.horizonRose = time.Now()
 	}
 }
 

@@ -68,6 +68,7 @@ func (t *tracker) probe() {
 	defer cancel()
 	b := s.client.B()
 	name := *c.name.Load()
+	c.leaves(time.Since(s.opened))
 	answers := s.client.DoMulti(ctx,
 		b.Xadd().Key(name).Maxlen().Threshold("1").Id("*").FieldValue().FieldValue("session", strconv.Itoa(int(s.number))).Build(),
 		b.Expire().Key(name).Seconds(int64(canaryExpiry/time.Second)).Build())
@@ -82,7 +83,7 @@ func (t *tracker) probe() {
 		}
 	}
 	if c.refused.Load() {
-		c.returned.Store(max(int64(time.Since(s.opened)), 1)) // allowed again: silence counts from now
+		c.startOver(time.Since(s.opened)) // allowed again: silence counts from now
 		c.refused.Store(false)
 	}
 }
@@ -100,7 +101,7 @@ func (t *tracker) replaceCanary() bool {
 		return false
 	}
 	t.canary.name.Store(&name)
-	t.canary.returned.Store(max(int64(time.Since(t.session.opened)), 1))
+	t.canary.startOver(time.Since(t.session.opened))
 	t.canary.lost.Store(false)
 	t.dirtyCanary()
 	return true

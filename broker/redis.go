@@ -102,6 +102,7 @@ type Redis struct {
 	former       map[string]time.Time // Cluster: addresses of nodes that were given up, and when
 	lastReported map[string]reported  // by node and cause
 	preferred    []uint32             // entries with flagPreferred
+	horizonRose  time.Time            // zero: the horizon is not known
 }
 
 var _ Broker = (*Redis)(nil)
@@ -472,7 +473,11 @@ func (r *Redis) Stats() Stats {
 			stats.Subscribed += n.session.confirmed
 			stats.Pending -= n.session.confirmedWanted
 			stats.Tracked += n.session.keys
+			stats.CanaryDelay = max(stats.CanaryDelay, n.session.canaryDelay())
 		}
+	}
+	if !r.horizonRose.IsZero() {
+		stats.HorizonAge = time.Since(r.horizonRose)
 	}
 	return stats
 }

@@ -148,7 +148,7 @@ func (t *tracker) invalidated(keys []rueidis.RedisMessage) {
 		case err != nil:
 		case name == canary && canary != "":
 			t.canaryDirty = true
-			t.canary.returned.Store(max(int64(time.Since(t.session.opened)), 1))
+			t.canary.cameBack(time.Since(t.session.opened))
 			t.session.noteProof()
 		case len(name) > len(r.prefix) && name[:len(r.prefix)] == r.prefix:
 			r.keys.invalidations.Add(1)
