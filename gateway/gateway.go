@@ -57,6 +57,7 @@ type Gateway struct {
 	refused  refusalCounts
 	health   atomic.Pointer[broker.Health]
 	reports  limitedLog
+	window   *deliveryWindow
 	loopLog  *loopLog
 
 	lifetime context.Context // ends with the gateway; goroutines started for streams live in it
@@ -84,6 +85,7 @@ func newGateway(options Options, waits timings) (*Gateway, error) {
 		admission: newAdmission(options.Limits),
 		slots:     make(chan struct{}, spawnedMax),
 	}
+	g.window = newDeliveryWindow(g.started)
 	g.lifetime, g.end = context.WithCancel(context.Background())
 	g.loopLog = newLoopLog(g.logger)
 	// In this order; on a failure what was started is undone.

@@ -39,16 +39,10 @@ func (e *exposition) streams(s *snapshot) {
 	e.gauge("millrace_streams", s.sessions.websocket, "wire", "websocket")
 	e.gauge("millrace_subscriptions", s.shards.Subscriptions)
 	e.gauge("millrace_channels", s.hub.Channels)
-	var ended [256]uint64
-	for _, loop := range s.loops {
-		for reason, count := range loop.Ended {
-			ended[reason] += count
-		}
-	}
-	for reason := range ended {
+	for reason, count := range s.ended() {
 		name := endName(netio.Reason(reason))
 		if netio.Reason(reason) != netio.ReasonNone && name != "own" {
-			e.counter("millrace_streams_ended_total", ended[reason], "reason", name)
+			e.counter("millrace_streams_ended_total", count, "reason", name)
 		}
 	}
 	e.counter("millrace_commands_total", s.sessions.commands)
@@ -90,6 +84,8 @@ func (e *exposition) broker(s *snapshot) {
 	}
 	e.gauge("millrace_broker_delivering", delivering)
 	e.gauge("millrace_broker_nodes", s.health.Nodes)
+	e.gauge("millrace_broker_nodes_delivering", s.health.NodesDelivering)
+	e.gauge("millrace_broker_canary_microseconds", int(s.broker.CanaryDelay.Microseconds()))
 	e.gauge("millrace_broker_subscriptions", s.broker.Subscribed)
 	e.counter("millrace_broker_events_total", s.broker.Events)
 	e.counter("millrace_broker_published_total", s.broker.Published)
@@ -104,6 +100,7 @@ func (e *exposition) broker(s *snapshot) {
 	e.counter("millrace_broker_values_too_large_total", s.broker.TooLarge)
 	e.gauge("millrace_broker_tracked_keys", s.broker.Tracked)
 	e.gauge("millrace_broker_horizon_milliseconds", int(s.broker.Horizon))
+	e.gauge("millrace_broker_horizon_age_milliseconds", int(s.broker.HorizonAge.Milliseconds()))
 }
 
 func (e *exposition) loops(loops []netio.Stats) {
@@ -119,6 +116,7 @@ func (e *exposition) loops(loops []netio.Stats) {
 		{"millrace_loop_written_bytes_total", false, func(s netio.Stats) uint64 { return s.BytesWritten }},
 		{"millrace_loop_reads_total", false, func(s netio.Stats) uint64 { return s.Reads }},
 		{"millrace_loop_queued_bytes", true, func(s netio.Stats) uint64 { return uint64(max(s.OutboxBytes, 0)) }},
+		{"millrace_loop_lag_microseconds", true, func(s netio.Stats) uint64 { return uint64(max(s.Lag.Microseconds(), 0)) }},
 		{"millrace_loop_slab_bytes", true, func(s netio.Stats) uint64 { return uint64(s.SlabBytes) }},
 	} {
 		for index, loop := range loops {

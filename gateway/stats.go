@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"runtime/metrics"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -30,15 +33,16 @@ type ChannelStats struct {
 
 // BrokerStats says how the broker does.
 type BrokerStats struct {
-	Kind          string `json:"kind"` // "redis" or "memory"
-	Delivering    bool   `json:"delivering"`
-	Reason        string `json:"reason,omitempty"` // why not
-	Nodes         int    `json:"nodes"`
-	Events        uint64 `json:"events"`
-	Published     uint64 `json:"published"`
-	PublishErrors uint64 `json:"publishErrors"`
-	Reconnects    uint64 `json:"reconnects"`
-	Losses        uint64 `json:"losses"`
+	Kind            string `json:"kind"` // "redis" or "memory"
+	Delivering      bool   `json:"delivering"`
+	Reason          string `json:"reason,omitempty"` // why not
+	Nodes           int    `json:"nodes"`            // that should deliver
+	NodesDelivering int    `json:"nodesDelivering"`  // that do
+	Events          uint64 `json:"events"`
+	Published       uint64 `json:"published"`
+	PublishErrors   uint64 `json:"publishErrors"`
+	Reconnects      uint64 `json:"reconnects"`
+	Losses          uint64 `json:"losses"`
 
 	// Of logs and states.
 	Reads         uint64 `json:"reads"`         // of keys
@@ -48,6 +52,11 @@ type BrokerStats struct {
 	WrongTypes    uint64 `json:"wrongTypes"`    // reads that found a key of another type
 	Tracked       int    `json:"tracked"`       // keys whose changes Redis now tells
 	Horizon       uint64 `json:"horizon"`       // Redis time in ms up to which every log was read; 0: not known
+	HorizonAgeMs  int64  `json:"horizonAgeMs"`  // since it last rose; should be a second or two. 0: not known
+
+	// CanaryMs is the way of an event from here through Redis and back, as the last proof of
+	// delivery took, of the slowest node; 0: memory, or none came back yet.
+	CanaryMs float64 `json:"canaryMs"`
 }
 
 // LoopStats says what one loop did.
@@ -58,6 +67,15 @@ type LoopStats struct {
 	ShortWrites  uint64 `json:"shortWrites"`
 	BytesWritten uint64 `json:"bytesWritten"`
 	QueuedBytes  int64  `json:"queuedBytes"`
+	// LagMs is how long the loop took to come to this very question.
+	LagMs float64 `json:"lagMs"`
+}
+
+// EventStats counts what was published for this gateway's channels.
+type EventStats struct {
+	Received uint64 `json:"received"` // and handed to whoever listens
+	// Dropped counts what is for nobody, by reason: what is wrong with it.
+	Dropped map[string]uint64 `json:"dropped"`
 }
 
 // DeliveryStats says how deliveries go. Times are from the broker's socket to the client's. What
@@ -66,15 +84,27 @@ type DeliveryStats struct {
 	P50Ms      float64 `json:"p50Ms"`
 	P99Ms      float64 `json:"p99Ms"`
 	Deliveries uint64  `json:"deliveries"`
-	Gaps       uint64  `json:"gaps"`      // told to clients
-	Dropped    uint64  `json:"dropped"`   // events that a slow client does not get; a gap tells it so
-	Conflated  uint64  `json:"conflated"` // events and values that a newer one replaced for a slow client
-	CaughtUp   uint64  `json:"caughtUp"`  // entries read again from a log, for one that was slow or came back
-	Replayed   uint64  `json:"replayed"`  // events from memory, for one that came back
-	Throttled  uint64  `json:"throttled"` // events that a newer one of their channel replaced for everybody
-	Behind     int     `json:"behind"`    // streams that are behind on a channel now
+	// Recent is what P50Ms, P99Ms and Deliveries are since the start, for the last seconds.
+	Recent       RecentDelivery    `json:"recent"`
+	Gaps         uint64            `json:"gaps"` // told to clients
+	GapsByReason map[string]uint64 `json:"gapsByReason"`
+	Dropped      uint64            `json:"dropped"`   // events that a slow client does not get; a gap tells it so
+	Conflated    uint64            `json:"conflated"` // events and values that a newer one replaced for a slow client
+	CaughtUp     uint64            `json:"caughtUp"`  // entries read again from a log, for one that was slow or came back
+	Replayed     uint64            `json:"replayed"`  // events from memory, for one that came back
+	Throttled    uint64            `json:"throttled"` // events that a newer one of their channel replaced for everybody
+	Behind       int               `json:"behind"`    // streams that are behind on a channel now
 	// Closed counts streams that were ended because their client did not read.
 	Closed uint64 `json:"closed"`
+}
+
+// RecentDelivery says how deliveries went in the last 5 to 10 s, or, where nobody has asked for that
+// long, since somebody did.
+type RecentDelivery struct {
+	Seconds    float64 `json:"seconds"` // what it is about
+	Deliveries uint64  `json:"deliveries"`
+	P50Ms      float64 `json:"p50Ms"` // 0: no deliveries
+	P99Ms      float64 `json:"p99Ms"`
 }
 
 // ReplayStats says what is kept in memory for clients that come back.
@@ -88,6 +118,8 @@ type MemoryStats struct {
 	HeapBytes  uint64 `json:"heapBytes"`
 	SysBytes   uint64 `json:"sysBytes"`
 	Goroutines int    `json:"goroutines"`
+	// ResidentBytes is what the kernel says that the process holds of memory; 0: it does not say.
+	ResidentBytes uint64 `json:"residentBytes"`
 }
 
 // Stats is the answer of GET /api/realtime/stats.
@@ -99,9 +131,12 @@ type Stats struct {
 	Channels      ChannelStats  `json:"channels"`
 	Broker        BrokerStats   `json:"broker"`
 	Loops         []LoopStats   `json:"loops"`
+	Events        EventStats    `json:"events"`
 	Delivery      DeliveryStats `json:"delivery"`
 	Replay        ReplayStats   `json:"replay"`
 	Memory        MemoryStats   `json:"memory"`
+	// Ended counts streams that have ended, by reason; those reasons that were none are left out.
+	Ended map[string]uint64 `json:"ended"`
 }
 
 // snapshot is everything that is counted anywhere, at about one moment.
@@ -153,8 +188,25 @@ func readMemory() MemoryStats {
 	metrics.Read(samples)
 	return MemoryStats{
 		HeapBytes: samples[0].Value.Uint64(), SysBytes: samples[1].Value.Uint64(),
-		Goroutines: int(samples[2].Value.Uint64()),
+		Goroutines: int(samples[2].Value.Uint64()), ResidentBytes: residentBytes(),
 	}
+}
+
+// residentBytes is the second number of /proc/self/statm (proc(5)), which is in pages.
+func residentBytes() uint64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseUint(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * uint64(os.Getpagesize())
 }
 
 func (c *sessionCounters) add(other sessionCounters) {
@@ -186,6 +238,14 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 		Delivery: s.deliveryStats(),
 		Replay:   ReplayStats{Events: s.hub.ReplayEvents, Bytes: s.hub.ReplayBytes},
 		Memory:   s.memory,
+		Events:   s.eventStats(),
+		Ended:    make(map[string]uint64),
+	}
+	stats.Delivery.Recent = g.window.recent(s.delivery, time.Now())
+	for reason, count := range s.ended() {
+		if count > 0 {
+			stats.Ended[endName(netio.Reason(reason))] = count
+		}
 	}
 	for form, delivered := range s.shards.Delivered {
 		if isSSE(proto.Form(form)) {
@@ -197,7 +257,7 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 	for _, loop := range s.loops {
 		stats.Loops = append(stats.Loops, LoopStats{
 			Streams: loop.Open, Turns: loop.Turns, Writes: loop.Writes, ShortWrites: loop.ShortWrites,
-			BytesWritten: loop.BytesWritten, QueuedBytes: loop.OutboxBytes,
+			BytesWritten: loop.BytesWritten, QueuedBytes: loop.OutboxBytes, LagMs: milliseconds(loop.Lag),
 		})
 	}
 	switch {
@@ -209,16 +269,37 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 	return stats, nil
 }
 
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
 func isSSE(form proto.Form) bool { return form != proto.FormText && form != proto.FormEnvelope }
 
 func (s *snapshot) brokerStats(kind string) BrokerStats {
 	return BrokerStats{
-		Kind: kind, Delivering: s.health.Delivering, Reason: s.health.Reason, Nodes: s.health.Nodes,
+		Kind: kind, Delivering: s.health.Delivering, Reason: s.health.Reason, Nodes: s.health.Nodes, NodesDelivering: s.health.NodesDelivering,
 		Events: s.broker.Events, Published: s.broker.Published, PublishErrors: s.broker.PublishErrors,
 		Reconnects: s.broker.Reconnects, Losses: s.broker.Losses,
 		Reads: s.broker.Reads, Invalidations: s.broker.Invalidations, SweepFound: s.broker.SweepFound,
 		Holes: s.broker.Holes, WrongTypes: s.broker.WrongTypes, Tracked: s.broker.Tracked, Horizon: s.broker.Horizon,
+		HorizonAgeMs: s.broker.HorizonAge.Milliseconds(), CanaryMs: milliseconds(s.broker.CanaryDelay),
 	}
+}
+
+func (s *snapshot) eventStats() EventStats {
+	stats := EventStats{Received: s.hub.Events, Dropped: make(map[string]uint64, hub.DropReasonCount)}
+	for reason := range hub.DropReasonCount {
+		stats.Dropped[reason.String()] = s.hub.Dropped[reason]
+	}
+	return stats
+}
+
+// ended counts by [netio.Reason] the streams that have ended, on all loops.
+func (s *snapshot) ended() (ended [256]uint64) {
+	for _, loop := range s.loops {
+		for reason, count := range loop.Ended {
+			ended[reason] += count
+		}
+	}
+	return ended
 }
 
 func (s *snapshot) deliveryStats() DeliveryStats {
@@ -228,9 +309,11 @@ func (s *snapshot) deliveryStats() DeliveryStats {
 		Deliveries: uint64(s.delivery.TotalCount()),
 		Dropped:    s.shards.Dropped, Conflated: s.shards.Conflated, CaughtUp: s.shards.CaughtUp,
 		Replayed: s.shards.Replayed, Throttled: s.hub.Throttled, Behind: s.shards.Behind,
+		GapsByReason: make(map[string]uint64, proto.GapReasonCount),
 	}
-	for _, gaps := range s.shards.Gaps {
+	for reason, gaps := range s.shards.Gaps {
 		stats.Gaps += gaps
+		stats.GapsByReason[proto.GapReason(reason).String()] = gaps
 	}
 	for _, loop := range s.loops {
 		stats.Closed += loop.Ended[endSlow] + loop.Ended[netio.ReasonStalled]

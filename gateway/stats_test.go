@@ -27,7 +27,10 @@ func TestStatsShape(t *testing.T) {
 		"channels.isConnected": truth, "channels.activeChannels": number, "channels.totalSubscriptions": number,
 		"broker.kind": text, "broker.delivering": truth, "loops": "[]interface {}",
 		"delivery.p50Ms": number, "delivery.p99Ms": number, "delivery.gaps": number, "delivery.conflated": number,
-		"delivery.dropped": number, "memory.heapBytes": number,
+		"delivery.dropped": number, "memory.heapBytes": number, "memory.residentBytes": number,
+		"delivery.recent.p50Ms": number, "delivery.recent.p99Ms": number, "delivery.recent.seconds": number,
+		"delivery.gapsByReason.slow": number, "events.received": number, "events.dropped.not_json": number,
+		"broker.nodesDelivering": number, "broker.canaryMs": number, "broker.horizonAgeMs": number, "ended": "map[string]interface {}",
 	} {
 		var value any = got
 		for _, name := range strings.Split(path, ".") {
@@ -71,7 +74,9 @@ func TestStatsAddUp(t *testing.T) {
 		"channels":          {uint64(stats.Channels.ActiveChannels), 2},
 		"subscriptions":     {uint64(stats.Channels.TotalSubscriptions), 24},
 		"published":         {stats.Broker.Published, 11},
+		"received":          {stats.Events.Received, 10},
 		"deliveries":        {stats.Delivery.Deliveries, 120},
+		"recent ones":       {stats.Delivery.Recent.Deliveries, 120},
 		"gaps":              {stats.Delivery.Gaps, 0},
 		"dropped":           {stats.Delivery.Dropped, 0},
 		"streams of loops":  {uint64(stats.Loops[0].Streams + stats.Loops[1].Streams), 12},
@@ -96,9 +101,34 @@ func TestStatsAddUp(t *testing.T) {
 		stats = h.stats(t)
 		return stats.SSE.TotalConnections+stats.WebSocket.TotalConnections+stats.Channels.TotalSubscriptions+stats.Channels.ActiveChannels == 0
 	})
+	if ended := stats.Ended["peer_closed"] + stats.Ended["peer_reset"]; ended != 12 {
+		t.Errorf("%d of 12 streams are counted as closed by their peers: %v", ended, stats.Ended)
+	}
 	if stats.SSE.TotalEvents+stats.WebSocket.TotalEvents != 120 {
 		t.Error("what was sent is forgotten with its streams")
 	}
+}
+
+// TestStatsOfRedis: an operator sees how long the way through Redis is, and how far logs were read.
+func TestStatsOfRedis(t *testing.T) {
+	t.Parallel()
+	h, redis := serveRedis(t, gateway.Options{Namespaces: modes()}, gateway.Timings{})
+	within(t, patience, "a horizon", func() bool {
+		b := h.stats(t).Broker
+		return b.CanaryMs > 0 && b.HorizonAgeMs > 0 && b.Nodes == 1 && b.NodesDelivering == 1
+	})
+	s := h.open(t, raw, visit{channels: []string{"events:1"}})
+	within(t, patience, "what is no JSON is counted", func() bool {
+		redis.CLI(t, "PUBLISH", "events:1", "{")
+		return h.stats(t).Events.Dropped["not_json"] > 0
+	})
+	redis.Stop()
+	defer redis.Cont()
+	within(t, patience, "nothing delivers", func() bool {
+		b := h.stats(t).Broker
+		return b.NodesDelivering == 0 && !b.Delivering && b.Reason != ""
+	})
+	s.alive(t)
 }
 
 // TestAdmin: who may see the admin routes.
