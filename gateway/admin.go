@@ -11,8 +11,8 @@ import (
 	"github.com/millrace/millrace/proto"
 )
 
-// adminPiece is how many streams of a loop are looked at in one go for those of a user, so that
-// no loop stands still for the sake of an operator.
+// adminPiece is how many streams of a loop are looked at in one go, or how much is done of other
+// work that takes as long, so that no loop stands still for the sake of an operator.
 const adminPiece = 8192
 
 // serveDisconnect is POST /api/admin/disconnect?client=ID or ?user=ID: it ends streams of this
@@ -80,22 +80,39 @@ func adminRefusal(err error) *refusal {
 func (g *Gateway) eachOf(ctx context.Context, user string, do func(*sessions, netio.Slot) bool) (int, error) {
 	count := 0
 	for _, s := range g.sessions {
-		for first, more := netio.Slot(1), true; more; first += adminPiece {
-			err := s.loop.Do(ctx, func() {
-				more = first+adminPiece <= s.highest
-				for slot := first; slot < first+adminPiece && slot <= s.highest; slot++ {
-					one := s.at(slot)
-					if one.flags&sessionHere != 0 && s.loop.Open(slot) && s.who(one).User == user && do(s, slot) {
-						count++
-					}
-				}
-			})
-			if err != nil {
-				return 0, err // and not count: the loop may still be at it
+		err := s.inPieces(ctx, func(slot netio.Slot) int {
+			if s.user(s.at(slot)) == user && do(s, slot) {
+				count++
 			}
+			return 1
+		}, func() {})
+		if err != nil {
+			return 0, err // and not count: the loop may still be at it
 		}
 	}
 	return count, nil
+}
+
+// inPieces visits every open stream of the loop, in pieces of about adminPiece of the work that a
+// visit says it was, between which the loop goes on, and finishes each piece before it does. Both
+// run on the loop. After an error it may still be at a piece.
+func (s *sessions) inPieces(ctx context.Context, visit func(netio.Slot) (work int), finish func()) error {
+	for next, more := netio.Slot(1), true; more; {
+		err := s.loop.Do(ctx, func() {
+			for done := 0; done < adminPiece && next <= s.highest; next++ {
+				done++ // for a free slot too
+				if s.at(next).flags&sessionHere != 0 && s.loop.Open(next) {
+					done += visit(next) - 1
+				}
+			}
+			more = next <= s.highest
+			finish()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // disconnect ends a stream because an operator says so.
@@ -205,20 +222,14 @@ func (s *sessions) explain(slot netio.Slot) Explanation {
 	stands := s.shard.Explain(slot)
 	e := Explanation{
 		Client: s.gateway.clientID(s.loop.ID(slot)), User: s.who(one).User, Wire: formNames[stands.Form],
-		Greeted: one.flags&sessionGreeted != 0,
+		Greeted: one.flags&sessionGreeted != 0, AgeMinutes: s.ageMinutes(one),
 		Dropped: stands.Dropped, Conflated: stands.Conflated,
 		Channels: make([]ChannelExplanation, 0, len(stands.Channels)),
 		Queue: QueueExplanation{
 			Frames: stands.Queue.Frames, Bytes: stands.Queue.Bytes, OldestMs: stands.Queue.Age.Milliseconds(),
 			BytesMax: max(limits.MaxQueueBytes, 0), OldestMsMax: max(limits.MaxQueueAge, 0).Milliseconds(),
 		},
-		Peer: PeerExplanation{UnackedBytes: s.loop.Unacknowledged(slot), ProgressMs: s.since(s.loop.LastWrite(slot)).Milliseconds()},
-	}
-	if e.Greeted {
-		e.AgeMinutes = int(s.minute() - one.waiting)
-	}
-	if stands.Queue.Frames > 0 {
-		e.Peer.ProgressMs = stands.Queue.Silent.Milliseconds()
+		Peer: PeerExplanation{UnackedBytes: s.loop.Unacknowledged(slot), ProgressMs: s.progress(slot, stands.Queue).Milliseconds()},
 	}
 	if tcp, known := s.loop.TCP(slot); known {
 		e.Peer.UnackedSegments, e.Peer.Retransmits = tcp.UnackedSegments, tcp.Retransmits

@@ -73,6 +73,15 @@ func (a *admission) user(t ticket) string {
 	return a.users.key(t.user)
 }
 
+// address is where the stream whose place t is comes from, as it is counted: of IPv6 the /64. It is
+// "" for this machine.
+func (a *admission) address(t ticket) string {
+	if t.address == 0 {
+		return ""
+	}
+	return auth.LimitKeyText(a.addresses.key(t.address))
+}
+
 // holders is a tally for many goroutines. Its lock is held for no longer than a look-up takes.
 type holders struct {
 	mutex sync.Mutex

@@ -39,6 +39,7 @@ func (g *Gateway) routes() map[string]route {
 		"/readyz":                {methods: get, serve: g.serveReady, everywhere: true},
 		"/metrics":               {methods: get, serve: g.serveMetrics, admin: true},
 		"/api/admin/explain":     {methods: get, serve: g.serveExplain, admin: true},
+		"/api/admin/streams":     {methods: get, serve: g.serveStreams, admin: true},
 		"/api/admin/disconnect":  {methods: post, serve: g.serveDisconnect, admin: true},
 		"/api/admin/unsubscribe": {methods: post, serve: g.serveUnsubscribe, admin: true},
 		"/debug/pprof/":          {methods: append(get, http.MethodPost), serve: servePprof, admin: true, prefix: true},

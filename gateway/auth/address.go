@@ -99,6 +99,20 @@ func LimitKey(address netip.Addr) string {
 	}
 }
 
+// LimitKeyText is a key that [LimitKey] made, as people write it: 203.0.113.5, 2001:db8::/64. It is
+// empty for any other.
+func LimitKeyText(key string) string {
+	var bytes [16]byte
+	switch copy(bytes[:], key); len(key) {
+	case 4:
+		return netip.AddrFrom4([4]byte(bytes[:4])).String()
+	case limitBitsIPv6 / 8:
+		return netip.PrefixFrom(netip.AddrFrom16(bytes), limitBitsIPv6).String()
+	default:
+		return ""
+	}
+}
+
 // peerAddress is the address of the connection's other end, or the invalid one.
 func peerAddress(r *http.Request) netip.Addr {
 	address, _ := parseHop(r.RemoteAddr)

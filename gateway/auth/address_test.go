@@ -73,3 +73,20 @@ func TestLimitKey(t *testing.T) {
 		t.Error("no address became one")
 	}
 }
+
+func TestLimitKeyText(t *testing.T) {
+	for address, want := range map[string]string{
+		"203.0.113.9":          "203.0.113.9",
+		"::ffff:203.0.113.9":   "203.0.113.9",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64",
+	} {
+		if got := LimitKeyText(LimitKey(netip.MustParseAddr(address))); got != want {
+			t.Errorf("the key of %s reads %q, want %q", address, got, want)
+		}
+	}
+	for _, key := range []string{"", "x", "not a key at all, and long"} {
+		if got := LimitKeyText(key); got != "" {
+			t.Errorf("%q, which is no key, reads %q", key, got)
+		}
+	}
+}
