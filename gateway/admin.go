@@ -141,8 +141,10 @@ type Explanation struct {
 	Client     string               `json:"client"`
 	User       string               `json:"user,omitempty"` // empty: anonymous
 	Wire       string               `json:"wire"`           // sse, sse_plain, text or envelope
-	Greeted    bool                 `json:"greeted"`        // connected was said
-	AgeMinutes int                  `json:"ageMinutes"`     // since then; begins anew after 45 days
+	State      string               `json:"state"`          // as in [StreamSummary]
+	Address    string               `json:"address,omitempty"`
+	Greeted    bool                 `json:"greeted"`    // connected was said
+	AgeMinutes int                  `json:"ageMinutes"` // since then; begins anew after 45 days
 	Channels   []ChannelExplanation `json:"channels"`
 	Queue      QueueExplanation     `json:"queue"`
 	Peer       PeerExplanation      `json:"peer"`
@@ -220,8 +222,10 @@ func (g *Gateway) Explain(ctx context.Context, clientID string) (Explanation, er
 func (s *sessions) explain(slot netio.Slot) Explanation {
 	one, limits := s.at(slot), s.gateway.options.Limits
 	stands := s.shard.Explain(slot)
+	state, _ := s.standing(slot, one)
 	e := Explanation{
 		Client: s.gateway.clientID(s.loop.ID(slot)), User: s.who(one).User, Wire: formNames[stands.Form],
+		State: state.String(), Address: s.gateway.admission.address(s.people.placeOf(one.person)),
 		Greeted: one.flags&sessionGreeted != 0, AgeMinutes: s.ageMinutes(one),
 		Dropped: stands.Dropped, Conflated: stands.Conflated,
 		Channels: make([]ChannelExplanation, 0, len(stands.Channels)),

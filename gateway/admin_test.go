@@ -56,11 +56,16 @@ func TestExplain(t *testing.T) {
 				t.Errorf("%s: the peer is %+v", s.wire.name, e.Peer)
 			}
 		}
+		for _, s := range streams {
+			if e := h.explain(t, s.clientID); e.State != "live" || e.Address != "" {
+				t.Errorf("%s, which reads: %+v", s.wire.name, e)
+			}
+		}
 		h.lag(t, "events:1", len(streams))
 		for _, s := range streams {
 			e := h.explain(t, s.clientID)
 			at := slices.IndexFunc(e.Channels, func(c gateway.ChannelExplanation) bool { return c.Channel == "events:1" })
-			if e.Channels[at].State != "dropping" || e.GapsDue != 1 || e.Dropped == 0 || e.Queue.Bytes == 0 {
+			if e.Channels[at].State != "dropping" || e.State != "dropping" || e.GapsDue != 1 || e.Dropped == 0 || e.Queue.Bytes == 0 {
 				t.Errorf("%s, which does not read: %+v", s.wire.name, e)
 			}
 		}

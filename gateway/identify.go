@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -92,6 +93,27 @@ func (g *Gateway) mayAdminister(r *http.Request) error {
 		return nil
 	}
 	who, _, err := g.identify(r, false)
+	return g.isAdministrator(r, who, err)
+}
+
+// mayOpenAdmin is mayAdminister for the operator's page, which a browser opens by its address, by a
+// bookmark or by a link from anywhere. A cookie counts there though nothing says which page asks:
+// the page is the same for everybody and holds no secret, and no other page can read or frame it.
+// What it then asks for comes from its own origin, and is decided as ever.
+func (g *Gateway) mayOpenAdmin(r *http.Request) error {
+	if isAdminListener(r) {
+		return nil
+	}
+	who, credential, err := g.identify(r, false)
+	var refused *auth.Refusal
+	if errors.As(err, &refused) && refused.Reason == auth.OriginMissing && auth.Opens(r) {
+		who, err = g.verifier.Verify(r.Context(), credential.Token)
+	}
+	return g.isAdministrator(r, who, err)
+}
+
+// isAdministrator is the rest of mayAdminister, once it was asked who it is.
+func (g *Gateway) isAdministrator(r *http.Request, who *auth.Identity, err error) error {
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ type route struct {
 	serve   http.HandlerFunc
 	admin   bool
 	prefix  bool // the path and everything below it
+	// document marks an admin route that holds no secret and that a browser opens.
+	document bool
 	// everywhere marks what the admin listener serves too.
 	everywhere bool
 	// parks marks routes whose answer a loop writes: what is said here to pages of other origins
@@ -43,7 +45,7 @@ func (g *Gateway) routes() map[string]route {
 		"/api/admin/disconnect":  {methods: post, serve: g.serveDisconnect, admin: true},
 		"/api/admin/unsubscribe": {methods: post, serve: g.serveUnsubscribe, admin: true},
 		"/debug/pprof/":          {methods: append(get, http.MethodPost), serve: servePprof, admin: true, prefix: true},
-		"/admin":                 {methods: get, serve: web.AdminHandler().ServeHTTP, admin: true},
+		"/admin":                 {methods: get, serve: web.AdminHandler().ServeHTTP, admin: true, document: true},
 		"/":                      {methods: get, serve: page},
 		web.Prefix:               {methods: get, serve: page, prefix: true, everywhere: true},
 	}
@@ -96,7 +98,11 @@ func (g *Gateway) serve(table map[string]route, w http.ResponseWriter, r *http.R
 		return
 	}
 	if one.admin {
-		if err := g.mayAdminister(r); err != nil {
+		may := g.mayAdminister
+		if one.document {
+			may = g.mayOpenAdmin
+		}
+		if err := may(r); err != nil {
 			g.answer(w, r, refusalOf(err))
 			return
 		}

@@ -151,6 +151,26 @@ func TestAdmin(t *testing.T) {
 			{target + " by a cookie of any page", get(target, "Cookie: millrace_token="+admin), 403, "bad_origin", ""},
 		})
 	}
+	// The operator's page is a document: a browser that opens it says so, and from where does not matter.
+	const page, opens, shows = "/admin", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"
+	cookie := "Cookie: millrace_token="
+	h.check(t, []row{
+		{"the page from loopback", get(page), 200, "", "Content-Type: text/html"},
+		{"the page from a proxy", get(page, forwarded), 403, "access_denied", ""},
+		{"the page of a user", get(page, forwarded, bearer(user)), 403, "access_denied", ""},
+		{"the page of an admin", get(page, forwarded, bearer(admin)), 200, "", ""},
+		{"the page with a bad token", get(page, bearer("x")), 401, "unauthorized", ""},
+		{"the page by an admin's token in the address", get(page+"?token="+admin, forwarded), 200, "", ""},
+		{"the page opened by an admin's cookie", get(page, forwarded, opens, shows, cookie+admin), 200, "", ""},
+		{"the page opened by it from a link elsewhere", get(page, forwarded, opens, shows, "Sec-Fetch-Site: cross-site", cookie+admin), 200, "", ""},
+		{"the page opened by a user's cookie", get(page, forwarded, opens, shows, cookie+user), 403, "access_denied", ""},
+		{"the page opened by a bad cookie", get(page, forwarded, opens, shows, cookie+"x"), 401, "unauthorized", ""},
+		{"the page in a frame", get(page, forwarded, opens, "Sec-Fetch-Dest: iframe", cookie+admin), 403, "bad_origin", ""},
+		{"the page fetched by a page elsewhere", get(page, forwarded, "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", cookie+admin), 403, "bad_origin", ""},
+		{"no API opened by a cookie", get("/api/admin/streams", forwarded, opens, shows, cookie+admin), 403, "bad_origin", ""},
+		{"the API for the page itself", get("/api/admin/streams", forwarded, "Sec-Fetch-Site: same-origin", cookie+admin), 200, "", ""},
+		{"stats for the page itself", get("/api/realtime/stats", forwarded, "Sec-Fetch-Site: same-origin", cookie+admin), 200, "", ""},
+	})
 	h.check(t, []row{
 		{"stats from loopback", get("/api/realtime/stats"), 200, "", ""},
 		{"stats from a proxy", get("/api/realtime/stats", forwarded), 401, "unauthorized", ""},
@@ -175,10 +195,15 @@ func TestAdminListener(t *testing.T) {
 		{"no streams", get("/api/stream?channel=job_progress:1", claims), 404, "not_found", ""},
 		{"no WebSockets", handshake("/ws", claims), 404, "not_found", ""},
 		{"no publishing", post(`{"channel":"job_progress:1","event":1}`, claims), 404, "not_found", ""},
-		{"no page", get("/"), 404, "not_found", ""},
+		{"no dashboard", get("/"), 404, "not_found", ""},
+		{"the operator's page", get("/admin"), 200, "", "Content-Type: text/html"},
+		{"its script", get("/page/assets/admin.js"), 200, "", "Content-Type: text/javascript"},
+		{"its list", get("/api/admin/streams"), 200, "", ""},
 	})
 	h.check(t, []row{
 		{"no metrics elsewhere", get("/metrics", claims), 404, "not_found", ""},
+		{"no operator's page elsewhere", get("/admin", claims), 404, "not_found", ""},
+		{"no list elsewhere", get("/api/admin/streams", claims), 404, "not_found", ""},
 		{"no profiles elsewhere", get("/debug/pprof/", claims), 404, "not_found", ""},
 		{"health elsewhere too", get("/healthz"), 200, "", ""},
 	})

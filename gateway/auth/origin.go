@@ -83,6 +83,13 @@ func CheckOrigin(r *http.Request, source Source, allowed Origins, trusted Proxie
 	return nil
 }
 
+// Opens reports whether a browser says that it asks for a document to show in a window of its own,
+// not in a frame and not by a script (Fetch Metadata, Sec-Fetch-Mode and Sec-Fetch-Dest).
+func Opens(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
+		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
+
 func refuseOrigin(message string) error {
 	return &Refusal{Reason: OriginForeign, message: message}
 }
