@@ -1,16 +1,6 @@
-import { Brand, ThemeToggle } from "../shared/controls.js";
 import { mount } from "../shared/mount.js";
-import { Empty } from "../shared/states.js";
+import "./admin.css";
+import { createApi, takeToken } from "./api.js";
+import { Page } from "./page.js";
 
-mount(
-  <>
-    <header className="bar">
-      <Brand />
-      <ThemeToggle />
-    </header>
-    <main className="page">
-      <h1>Operator</h1>
-      <Empty title="Nothing is shown here yet" />
-    </main>
-  </>,
-);
+mount(<Page api={createApi(takeToken(window))} />);

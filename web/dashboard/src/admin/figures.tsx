@@ -1,0 +1,73 @@
+import { bytes, count, milliseconds, short } from "../shared/format.js";
+import { type History, lately } from "./history.js";
+
+interface FigureProps {
+  label: string;
+  /** null: not known yet. */
+  value: string | null;
+  note: string;
+  warns?: boolean;
+}
+
+function Figure({ label, value, note, warns = false }: FigureProps) {
+  return (
+    <div className="figure" data-tone={warns ? "warn" : undefined}>
+      <dt>{label}</dt>
+      <dd className="figure-value number">{value ?? "–"}</dd>
+      <dd className="figure-note number">{note}</dd>
+    </div>
+  );
+}
+
+/** Below it, what the process holds for itself outweighs what it holds for streams. */
+const STREAMS_TO_DIVIDE_BY = 1_000;
+
+function memoryNote(resident: number, streams: number): string {
+  return streams >= STREAMS_TO_DIVIDE_BY ? `${bytes(resident / streams)} a stream` : "Too few streams to divide by";
+}
+
+/** The numbers that an operator looks at first. */
+export function Figures({ history }: { history: History | null }) {
+  if (!history) {
+    const labels = ["Streams", "Events a second", "Delivery, p99", "Streams behind", "Gaps, last minute", "Memory"];
+    return (
+      <dl className="figures">
+        {labels.map((label) => (
+          <Figure key={label} label={label} value={null} note="" />
+        ))}
+      </dl>
+    );
+  }
+  const { stats, rates } = history;
+  const { recent, behind, closed, gaps } = stats.delivery;
+  const resident = stats.memory.residentBytes;
+  const streams = stats.sse.totalConnections + stats.websocket.totalConnections;
+  const newGaps = lately(history, (one) => one.delivery.gaps);
+  return (
+    <dl className="figures">
+      <Figure
+        label="Streams"
+        value={count(streams)}
+        note={`SSE ${short(stats.sse.totalConnections)} · WebSocket ${short(stats.websocket.totalConnections)}`}
+      />
+      <Figure
+        label="Events a second"
+        value={rates ? count(Math.round(rates.delivered)) : null}
+        note={rates ? `${count(Math.round(rates.received))} received` : ""}
+      />
+      <Figure
+        label="Delivery, p99"
+        value={recent.deliveries > 0 ? milliseconds(recent.p99Ms) : null}
+        note={recent.deliveries > 0 ? `p50 ${milliseconds(recent.p50Ms)}` : "Nothing delivered lately"}
+      />
+      <Figure
+        label="Streams behind"
+        value={count(behind)}
+        note={`${count(closed)} closed as too slow`}
+        warns={behind > 0}
+      />
+      <Figure label="Gaps, last minute" value={count(newGaps)} note={`${count(gaps)} in all`} warns={newGaps > 0} />
+      <Figure label="Memory" value={bytes(resident)} note={memoryNote(resident, streams)} />
+    </dl>
+  );
+}
