@@ -26,7 +26,7 @@ type adminReport struct {
 
 // stall opens an SSE stream of a user on two channels and never reads from it, publishes until the
 // gateway says that it is slow, and gives its client id.
-func stall(t *testing.T, g *gateway, header string) (client string) {
+func stall(t *testing.T, g *gateway) (client string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", g.address)
 	if err != nil {
@@ -36,7 +36,7 @@ func stall(t *testing.T, g *gateway, header string) (client string) {
 	if err := conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "GET /api/stream?channel=events:1&channel=events:2&userId=456 HTTP/1.1\r\nHost: %s\r\n%s\r\n", g.address, header)
+	fmt.Fprintf(conn, "GET /api/stream?channel=events:1&channel=events:2&userId=456 HTTP/1.1\r\nHost: %s\r\n\r\n", g.address)
 	pad := strings.Repeat("x", 32<<10)
 	within(t, patience, "the stream to be slow", func() bool {
 		g.publish(t, "", "events:1", `{"pad":"`+pad+`"}`)
@@ -73,7 +73,7 @@ func (g *gateway) getJSON(t *testing.T, path string, into any) {
 func TestAdminPage(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, "--max-queue-bytes", "256KiB", "--progress-timeout", "10m")
-	client := stall(t, g, "")
+	client := stall(t, g)
 	report := visitAdmin(t, "http://"+g.address+"/admin", client)
 	for what, found := range map[string][3]string{
 		"the standing":    {report.Seen.Standing, "Healthy"},
@@ -90,6 +90,52 @@ func TestAdminPage(t *testing.T) {
 	}
 	if len(report.Seen.Shifts) > 0 {
 		t.Errorf("the page moved by itself: %s", strings.Join(report.Seen.Shifts, "; "))
+	}
+}
+
+// TestAdminPageIsForAdmins: who comes through a proxy needs a token with the claim admin, in a cookie
+// or once in the address, where it does not stay. On an address of its own the page needs none, and
+// is nowhere else.
+func TestAdminPageIsForAdmins(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, "--auth-hmac-secret", secret)
+	url := "http://" + g.address + "/admin"
+	visit := start(t, "who comes to the door", node(t), driver("admin-door.js"), chromium(t), url,
+		token(t, "--sub", "1"), token(t, "--sub", "2", "--admin"))
+	type way struct {
+		Status            int
+		Standing, Address string
+	}
+	var found map[string]way
+	var line string
+	select {
+	case line = <-visit.lines:
+	case <-time.After(2 * patience):
+	}
+	if err := json.Unmarshal([]byte(line), &found); err != nil {
+		t.Fatalf("the visit ended early, with %q", line)
+	}
+	in := way{http.StatusOK, "Healthy", url}
+	for name, want := range map[string]way{
+		"nobody": {Status: http.StatusForbidden}, "user": {Status: http.StatusForbidden},
+		"userInTheAddress": {Status: http.StatusForbidden}, "admin": in, "adminInTheAddress": in,
+	} {
+		if found[name] != want {
+			t.Errorf("%s finds %+v, want %+v", name, found[name], want)
+		}
+	}
+	if log := g.complaints(); strings.Contains(log, "eyJ") {
+		t.Errorf("a token is in the log:\n%s", log)
+	}
+	apart := &gateway{address: "127.0.0.1:" + freePort(t)}
+	beside := startGateway(t, "--auth-hmac-secret", secret, "--admin-listen", apart.address)
+	if status := beside.status("/admin"); status != http.StatusNotFound {
+		t.Errorf("beside its own address the page answers %d", status)
+	}
+	for _, path := range []string{"/admin", "/page/assets/admin.js", "/api/admin/streams", "/api/realtime/stats"} {
+		if status := apart.status(path); status != http.StatusOK {
+			t.Errorf("on its own address %s answers %d", path, status)
+		}
 	}
 }
 
