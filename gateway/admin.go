@@ -81,7 +81,7 @@ func (g *Gateway) eachOf(ctx context.Context, user string, do func(*sessions, ne
 	count := 0
 	for _, s := range g.sessions {
 		err := s.inPieces(ctx, func(slot netio.Slot) int {
-			if s.user(s.at(slot)) == user && do(s, slot) {
+			if s.isUser(s.at(slot), user) && do(s, slot) {
 				count++
 			}
 			return 1

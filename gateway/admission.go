@@ -73,6 +73,11 @@ func (a *admission) user(t ticket) string {
 	return a.users.key(t.user)
 }
 
+// isUser reports whether t is the place of a user, who has an id.
+func (a *admission) isUser(t ticket, user string) bool {
+	return t.user != 0 && a.users.is(t.user, user)
+}
+
 // address is where the stream whose place t is comes from, as it is counted: of IPv6 the /64. It is
 // "" for this machine.
 func (a *admission) address(t ticket) string {
@@ -98,6 +103,12 @@ func (h *holders) remove(number uint32) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	h.tally.Remove(number)
+}
+
+func (h *holders) is(number uint32, key string) bool {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	return h.tally.View(number) == key
 }
 
 func (h *holders) key(number uint32) string {

@@ -96,6 +96,11 @@ func (s *sessions) user(one *session) string {
 	return s.gateway.admission.user(s.people.placeOf(one.person))
 }
 
+// isUser reports whether a session is that user's, who has an id.
+func (s *sessions) isUser(one *session, user string) bool {
+	return s.gateway.admission.isUser(s.people.placeOf(one.person), user)
+}
+
 // who makes the identity behind a session, without its Expires: the caller's to keep.
 func (s *sessions) who(one *session) *auth.Identity {
 	grants := s.people.grantsOf(one.person)

@@ -145,7 +145,7 @@ func (q *streamSearch) run(ctx context.Context, g *Gateway) error {
 func (q *streamSearch) visit(s *sessions, slot netio.Slot) (work int) {
 	work = 1
 	one := s.at(slot)
-	if q.query.User != "" && s.user(one) != q.query.User {
+	if q.query.User != "" && !s.isUser(one, q.query.User) {
 		return work
 	}
 	if q.query.Channel != "" {
