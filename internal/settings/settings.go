@@ -26,7 +26,7 @@ type ConfigSettings struct {
 // ServerSettings says where and how the gateway serves.
 type ServerSettings struct {
 	Listen         Address  `name:"listen" default:"127.0.0.1:8080" group:"Server" help:"Address to serve on; port 0 takes a free one." bound:"HOST:PORT; without authentication a loopback address"`
-	AdminListen    Address  `name:"admin-listen" placeholder:"HOST:PORT" group:"Server" help:"Separate address for metrics, pprof and the admin API." bound:"HOST:PORT, not the same as listen"`
+	AdminListen    Address  `name:"admin-listen" placeholder:"HOST:PORT" group:"Server" help:"Separate address for the page /admin, metrics, pprof and the admin API." bound:"HOST:PORT, not the same as listen"`
 	ReusePort      bool     `name:"reuse-port" group:"Server" help:"Let several gateways of this machine share the address (SO_REUSEPORT)." bound:"true or false"`
 	AllowedOrigins []Origin `name:"allowed-origins" placeholder:"ORIGIN" group:"Server" help:"Origins, besides the Host itself, whose pages may connect." bound:"scheme://host[:port], exactly"`
 	TrustedProxies []Prefix `name:"trusted-proxies" placeholder:"CIDR" group:"Server" help:"Proxies whose X-Forwarded-For is believed." bound:"addresses or CIDR ranges"`
