@@ -131,7 +131,11 @@ describe("words", () => {
       "WebSocket",
       "newer",
     ]);
-    expect(reasonOf("unknown_position")).toBe("Unknown position");
+    expect(["unknown_position", "not_json", "not_utf8"].map(reasonOf)).toEqual([
+      "Unknown position",
+      "Not JSON",
+      "Not UTF-8",
+    ]);
     expect([0, 1, 59, 61, 120].map((ageMinutes) => ageOf({ ageMinutes }))).toEqual([
       "< 1 min",
       "1 min",

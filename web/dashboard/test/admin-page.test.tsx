@@ -91,7 +91,7 @@ describe("the operator's page", () => {
     await pass(1_000);
     expect(pill()).toBe("No answer");
     expect(container.querySelector(".standing")?.textContent).toContain("What you see is from before");
-    expect(container.querySelector(".figure-value")?.textContent).toBe("5");
+    expect(container.querySelector(".headline-value")?.textContent).toBe("5");
     vi.stubGlobal("navigator", { onLine: false });
     await pass(1_000);
     expect(pill()).toBe("Offline");

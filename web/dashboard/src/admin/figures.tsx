@@ -1,4 +1,5 @@
 import { bytes, count, milliseconds, short } from "../shared/format.js";
+import type { Stats } from "./api.js";
 import { type History, lately } from "./history.js";
 
 interface FigureProps {
@@ -11,10 +12,10 @@ interface FigureProps {
 
 function Figure({ label, value, note, warns = false }: FigureProps) {
   return (
-    <div className="figure" data-tone={warns ? "warn" : undefined}>
+    <div className="headline" data-tone={warns ? "warn" : undefined}>
       <dt>{label}</dt>
-      <dd className="figure-value number">{value ?? "–"}</dd>
-      <dd className="figure-note number">{note}</dd>
+      <dd className="headline-value number">{value ?? "–"}</dd>
+      <dd className="headline-note number">{note}</dd>
     </div>
   );
 }
@@ -22,8 +23,8 @@ function Figure({ label, value, note, warns = false }: FigureProps) {
 /** Below it, what the process holds for itself outweighs what it holds for streams. */
 const STREAMS_TO_DIVIDE_BY = 1_000;
 
-function memoryNote(resident: number, streams: number): string {
-  return streams >= STREAMS_TO_DIVIDE_BY ? `${bytes(resident / streams)} a stream` : "Too few streams to divide by";
+function memoryNote({ residentBytes, heapBytes }: Stats["memory"], streams: number): string {
+  return streams >= STREAMS_TO_DIVIDE_BY ? `${bytes(residentBytes / streams)} a stream` : `${bytes(heapBytes)} heap`;
 }
 
 /** The numbers that an operator looks at first. */
@@ -31,7 +32,7 @@ export function Figures({ history }: { history: History | null }) {
   if (!history) {
     const labels = ["Streams", "Events a second", "Delivery, p99", "Streams behind", "Gaps, last minute", "Memory"];
     return (
-      <dl className="figures">
+      <dl className="headlines">
         {labels.map((label) => (
           <Figure key={label} label={label} value={null} note="" />
         ))}
@@ -40,11 +41,10 @@ export function Figures({ history }: { history: History | null }) {
   }
   const { stats, rates } = history;
   const { recent, behind, closed, gaps } = stats.delivery;
-  const resident = stats.memory.residentBytes;
   const streams = stats.sse.totalConnections + stats.websocket.totalConnections;
   const newGaps = lately(history, (one) => one.delivery.gaps);
   return (
-    <dl className="figures">
+    <dl className="headlines">
       <Figure
         label="Streams"
         value={count(streams)}
@@ -67,7 +67,7 @@ export function Figures({ history }: { history: History | null }) {
         warns={behind > 0}
       />
       <Figure label="Gaps, last minute" value={count(newGaps)} note={`${count(gaps)} in all`} warns={newGaps > 0} />
-      <Figure label="Memory" value={bytes(resident)} note={memoryNote(resident, streams)} />
+      <Figure label="Memory" value={bytes(stats.memory.residentBytes)} note={memoryNote(stats.memory, streams)} />
     </dl>
   );
 }

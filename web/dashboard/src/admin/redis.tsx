@@ -52,7 +52,7 @@ export function Redis({ history }: { history: History | null }) {
   return (
     <Panel
       title={embedded ? "Embedded broker" : "Redis"}
-      note={embedded ? "No Redis is configured" : (broker?.reason ?? "")}
+      note={embedded ? "No Redis" : ""}
       actions={
         <StatusPill tone={!broker ? "idle" : broker.delivering ? "good" : "bad"}>
           {!broker ? "Unknown" : broker.delivering ? "Delivers" : "Does not deliver"}

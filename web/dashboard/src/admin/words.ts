@@ -35,9 +35,9 @@ export function wireOf(wire: string): string {
   return WIRES[wire.replace(/_without_id$/, "")] ?? wire;
 }
 
-/** wrong_mode → Wrong mode. */
+/** wrong_mode → Wrong mode, not_json → Not JSON. */
 export function reasonOf(name: string): string {
-  const words = name.replaceAll("_", " ");
+  const words = name.replaceAll("_", " ").replace("json", "JSON").replace("utf8", "UTF-8");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
