@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/redistest"
 )
 
 // adminReport is what a visit of the operator's page told.
@@ -137,6 +139,38 @@ func TestAdminPageIsForAdmins(t *testing.T) {
 			t.Errorf("on its own address %s answers %d", path, status)
 		}
 	}
+}
+
+// TestAdminPageWhileThingsBreak: the page says that Redis does not deliver, or that the gateway
+// is gone, and by itself that all is well again.
+func TestAdminPageWhileThingsBreak(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	g := startGateway(t, "--redis", redis.URL())
+	watch := start(t, "who watches", node(t), driver("admin-watch.js"), chromium(t), "http://"+g.address+"/admin")
+	watch.polite = 5 * time.Second
+	see := func(word, text string) {
+		t.Helper()
+		fmt.Fprintf(watch.input, "{\"see\":%q}\n", word)
+		select {
+		case line := <-watch.lines:
+			var told struct{ Kind, Data string }
+			if err := json.Unmarshal([]byte(line), &told); err != nil || !strings.Contains(told.Data, text) {
+				t.Fatalf("the page says %s, in the words %q, want %q", word, line, text)
+			}
+		case <-time.After(2 * patience):
+			t.Fatalf("the page does not say %s", word)
+		}
+	}
+	see("Healthy", "Serving for")
+	redis.Stop()
+	see("Degraded", "Redis does not deliver")
+	redis.Cont()
+	see("Healthy", "Serving for")
+	again := g.restart(t, "--redis", redis.URL())
+	see("Healthy", "Serving for")
+	again.kill()
+	see("No answer", "What you see is from before")
 }
 
 // visitAdmin has a browser do what drivers/admin.js does, and wants nothing to be wrong.
