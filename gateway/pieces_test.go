@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/millrace/millrace/netio"
@@ -39,5 +41,40 @@ func TestInPieces(t *testing.T) {
 	}
 	if took := turns() - before; took < 3 {
 		t.Errorf("the walk took %d turns of the loop", took)
+	}
+}
+
+// TestTheWorstAreKept: of many streams a list holds the worst, in order.
+func TestTheWorstAreKept(t *testing.T) {
+	search := streamSearch{query: StreamQuery{Limit: 4}}
+	for _, one := range []struct {
+		state    streamState
+		queued   int
+		progress int64
+	}{
+		{streamQueued, 900, 1},
+		{streamDropping, 10, 1},
+		{streamLive, 0, 0},
+		{streamDropping, 20, 1},
+		{streamResuming, 999, 9},
+		{streamQueued, 800, 2},
+		{streamQueued, 800, 5},
+		{streamConflating, 1, 1},
+	} {
+		search.keep(foundStream{state: one.state, StreamSummary: StreamSummary{QueuedBytes: one.queued, ProgressMs: one.progress}})
+	}
+	var got []string
+	for _, one := range search.found {
+		got = append(got, fmt.Sprintf("%s %d %d", one.state, one.QueuedBytes, one.ProgressMs))
+	}
+	if want := []string{"dropping 20 1", "dropping 10 1", "conflating 1 1", "queued 900 1"}; !slices.Equal(got, want) {
+		t.Errorf("kept are %q, want %q", got, want)
+	}
+	search = streamSearch{query: StreamQuery{Limit: 2}}
+	for _, progress := range []int64{2, 9, 5} {
+		search.keep(foundStream{StreamSummary: StreamSummary{ProgressMs: progress}})
+	}
+	if search.found[0].ProgressMs != 9 || search.found[1].ProgressMs != 5 {
+		t.Errorf("of three that differ in their progress alone are kept %+v", search.found)
 	}
 }

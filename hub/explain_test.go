@@ -73,6 +73,9 @@ func TestStanding(t *testing.T) {
 	stands("a value too many", StandingConflating, 3)
 	h.publish("job:1", "1")
 	stands("an event too many", StandingDropping, 3)
+	one.subscribe("state:2")
+	stands("asking for something better", StandingDropping, 4)
+	one.unsubscribe("state:2")
 	one.unsubscribe("job:1")
 	stands("giving up what is dropped", StandingConflating, 2)
 	h.on(0, func(s *Shard) {
