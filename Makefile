@@ -68,6 +68,7 @@ example: deps ## build examples/react into bin/examples/react
 screenshots: deps build ## take the pictures in docs/screenshots anew
 	@mkdir -p docs/screenshots
 	@PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" node e2e/drivers/screenshots.js "$$(command -v chromium)" bin/millrace docs/screenshots
+	@PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" node e2e/drivers/screenshots-admin.js "$$(command -v chromium)" bin/millrace docs/screenshots
 
 test-e2e:
 	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"

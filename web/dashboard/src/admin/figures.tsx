@@ -48,7 +48,7 @@ export function Figures({ history }: { history: History | null }) {
       <Figure
         label="Streams"
         value={count(streams)}
-        note={`SSE ${short(stats.sse.totalConnections)} · WebSocket ${short(stats.websocket.totalConnections)}`}
+        note={`SSE ${short(stats.sse.totalConnections)} · WS ${short(stats.websocket.totalConnections)}`}
       />
       <Figure
         label="Events a second"
