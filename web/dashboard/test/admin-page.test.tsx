@@ -8,6 +8,9 @@ import { explained, stalled, statsAt } from "./admin-stats.js";
 // A canvas is the browser's, and the end-to-end tests draw on a real one.
 vi.mock("../src/shared/line-chart.js", () => ({ LineChart: ({ label }: { label: string }) => <p>{label}</p> }));
 
+// The clock is a fake one: what takes time here is the machine.
+vi.setConfig({ testTimeout: 60_000 });
+
 const none: StreamList = { streams: [], matched: 0, open: 5 };
 
 let container: HTMLElement;
