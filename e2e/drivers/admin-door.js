@@ -17,6 +17,7 @@ for (const [name, { cookie, query }] of Object.entries(ways)) {
   const context = await browser.newContext({ extraHTTPHeaders: { "X-Forwarded-For": "203.0.113.5" } });
   if (cookie) await context.addCookies([{ name: "millrace_token", value: cookie, url, sameSite: "Strict" }]);
   const page = await context.newPage();
+  page.setDefaultTimeout(120_000);
   const answer = await page.goto(query ? `${url}?token=${query}` : url);
   found[name] = { status: answer.status() };
   if (answer.ok()) {

@@ -7,6 +7,7 @@ import { obey, say } from "./lines.js";
 const [executablePath, url] = process.argv.slice(2);
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
 const page = await browser.newPage();
+page.setDefaultTimeout(120_000);
 await page.goto(url);
 await obey(async ({ see }) => {
   await page.locator(".standing .pill", { hasText: see }).waitFor();
