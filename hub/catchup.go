@@ -235,6 +235,7 @@ func (s *Shard) offerPast(slot netio.Slot, m *member, r *record, p *past) (all b
 		r.count++
 		s.counters.Delivered[form]++
 		s.counters.CaughtUp++
+		s.endIfLast(slot, entry.event)
 	}
 	r.after = p.last
 	if p.end && r.after.Before(p.stood) {

@@ -46,6 +46,9 @@ type Events struct {
 	// stream has to catch up on a log: at most readsPerUserMax reads for one user go on at a time.
 	// May be nil: nobody.
 	User func(shard *Shard, slot netio.Slot) string
+	// Ended says that the stream was sent the last entry of a log ([Rules].Ends): it is to be ended, in
+	// order. May be nil where no rules have an Ends.
+	Ended func(shard *Shard, slot netio.Slot)
 	// Mail hands over mail of the loop that is not the hub's own.
 	Mail func(shard *Shard, item any)
 }
@@ -192,7 +195,11 @@ func (h *Hub) Event(channelName string, payload []byte, received time.Time) (id 
 }
 
 func (h *Hub) checkSize(channel proto.Channel, payload []byte) error {
-	if limit := h.options.MaxEventBytes; limit > 0 && len(payload) > limit {
+	limit := h.options.MaxEventBytes
+	if own := h.options.RulesOf(channel.Type()).MaxBytes; own > 0 {
+		limit = own
+	}
+	if limit > 0 && len(payload) > limit {
 		return h.drop(DropTooLarge, fmt.Errorf("event on %s: %d bytes are more than max-event-bytes (%d)", channel.Name(), len(payload), limit))
 	}
 	return nil
@@ -350,6 +357,11 @@ func (h *Hub) EventLocalFirst(channelName string, payload []byte) error {
 	}
 	h.echoes.expect(channelName, payload)
 	return nil
+}
+
+// Wanted reports whether a stream, or a listener, of this process hears channel or waits for it.
+func (h *Hub) Wanted(channel proto.Channel) bool {
+	return h.directory.wanting(channel.Name())&^ringBit != 0
 }
 
 // Stats is what the hub counts, all shards aside.

@@ -29,6 +29,12 @@ type Rules struct {
 	// events only: a state is always like this, a log never.
 	Conflate   bool
 	ConflateBy string
+	// Ends, where set, is asked of each entry whether it is the last of its log: it is then told as
+	// the end of the stream ([proto.NewEnd]), and to the owner by Events.Ended. For logs only. It must
+	// be quick, and safe for many goroutines.
+	Ends func(payload []byte) bool
+	// MaxBytes bounds a payload in place of Options.MaxEventBytes. 0: that one counts.
+	MaxBytes int
 }
 
 // Replay bounds the memory of one channel of events.
@@ -59,6 +65,8 @@ func (r *Rules) Check() error {
 		return errors.New("conflate is for events only: a state always keeps the newest, a log loses nothing")
 	case r.ConflateBy != "" && !r.Conflate:
 		return errors.New("conflate_by needs conflate")
+	case r.Ends != nil && r.Kind != broker.Log:
+		return errors.New("ends is for logs only")
 	case !events && r.IDField != "":
 		return errors.New("id_field is for events only")
 	}

@@ -146,6 +146,13 @@ func (h *Hub) logEvent(channel proto.Channel, entry broker.Entry, horizon uint64
 	if err := h.checkSize(channel, entry.Payload); err != nil {
 		return nil, err
 	}
+	if ends := h.options.RulesOf(channel.Type()).Ends; ends != nil && ends(entry.Payload) {
+		event, err := proto.NewEnd(channel, entry.Payload)
+		if err != nil {
+			return nil, h.drop(dropReasonOf(err), fmt.Errorf("the last entry of %s: %w", channel.Name(), err))
+		}
+		return event, nil
+	}
 	id := proto.AppendLogID(nil, channel.Name(), entry.Position.Milliseconds, entry.Position.Sequence, horizon)
 	event, err := proto.NewEvent(channel, string(id), entry.Payload)
 	if err != nil {

@@ -258,8 +258,16 @@ func (s *Shard) visit(w *walk, slot netio.Slot, channel uint32) {
 	}
 	if w.event != nil {
 		s.counters.Delivered[form]++
+		s.endIfLast(slot, w.event)
 	} else {
 		s.counters.Gaps[w.reason]++
+	}
+}
+
+// endIfLast tells the owner of a stream that was sent the end of its log.
+func (s *Shard) endIfLast(slot netio.Slot, event *proto.Event) {
+	if event.Ends() {
+		s.hub.options.Events.Ended(s, slot)
 	}
 }
 

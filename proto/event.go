@@ -94,6 +94,7 @@ type Event struct {
 	typ       string // refers to payload unless it held an escape
 	timestamp span   // in payload; missing where there is none
 	notice    bool   // a word of the gateway's own: never wrapped
+	ends      bool   // nothing follows it
 
 	// forms holds what was written. Whoever comes first sets it; should two write at the same
 	// time, the second throws its bytes away, so that all streams share one slice.
@@ -140,6 +141,21 @@ func NewNotice(channel Channel, id string, message []byte) (*Event, error) {
 	event.notice = true
 	return event, nil
 }
+
+// NewEnd makes the notice that ends a channel, and with it an event stream that gets it: its id is
+// CHANNEL/end in every form of an event stream, FormSSEWithoutID included, and behind it stands what
+// ends the stream in order ([AppendSSEEnd]). message is as [AppendComplete] writes it.
+func NewEnd(channel Channel, message []byte) (*Event, error) {
+	event, err := NewNotice(channel, string(AppendEndID(nil, channel.Name())), message)
+	if err != nil {
+		return nil, err
+	}
+	event.ends = true
+	return event, nil
+}
+
+// Ends reports whether the event ends its channel: see [NewEnd].
+func (e *Event) Ends() bool { return e.ends }
 
 func validEventID(id string) bool {
 	return len(id) <= EventIDBytesMax && !strings.ContainsAny(id, "\r\n\x00") && utf8.ValidString(id)
@@ -293,10 +309,19 @@ func (e *Event) write(form Form) []byte {
 func (e *Event) encode(form Form) []byte {
 	switch form {
 	case FormSSE, FormSSEPlain:
+		if e.ends {
+			return AppendSSEEnd(AppendSSE(nil, form, e.sseName(), e.id, e.payload), form)
+		}
 		return AppendSSE(nil, form, e.sseName(), e.id, e.payload)
 	case FormSSEWithoutID:
+		if e.ends {
+			return e.Bytes(FormSSE) // the client must learn that it is over, whatever it missed
+		}
 		return AppendSSE(nil, FormSSE, e.sseName(), "", e.payload)
 	case FormSSEPlainWithoutID:
+		if e.ends {
+			return e.Bytes(FormSSEPlain)
+		}
 		return AppendSSE(nil, FormSSEPlain, e.sseName(), "", e.payload)
 	case FormText:
 		if e.notice || !Reserved(e.typ) {
