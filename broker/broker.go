@@ -122,6 +122,9 @@ type Message struct {
 	Kind Kind
 	// MaxLen bounds a Log: about so many of its newest entries are kept (MAXLEN ~). 0: no bound.
 	MaxLen int
+	// Keep, for a Log, has its key gone so long after this message (PEXPIRE, in the same step), unless
+	// a later one says otherwise. In whole milliseconds; 0: the key stays as it is.
+	Keep time.Duration
 }
 
 // Health is what the broker knows of its own delivery.

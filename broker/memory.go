@@ -305,6 +305,9 @@ func (m *Memory) queue(messages []Message) []Position {
 			m.store.set(message.Channel, message.Payload)
 		case Log:
 			positions[index] = m.store.append(message.Channel, message.Payload, message.MaxLen, at)
+			if message.Keep > 0 {
+				m.store.keep(message.Channel, now.Add(message.Keep))
+			}
 		default:
 			continue
 		}
@@ -355,7 +358,8 @@ func (m *Memory) run() {
 func (m *Memory) take() ([]memoryJob, time.Duration) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	wait := m.endLingers(time.Now())
+	now := time.Now()
+	wait := min(m.endLingers(now), m.store.expire(now))
 	jobs := m.jobs
 	m.jobs = nil
 	return jobs, wait

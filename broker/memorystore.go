@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"container/heap"
 	"container/list"
 	"slices"
+	"time"
 )
 
 const (
@@ -22,6 +24,7 @@ type memoryStore struct {
 	bytes    int
 	bytesMax int
 	last     Position // of the entry that was appended last, to any log
+	ends     dueKeys  // of the keys that are not kept for ever
 }
 
 // memoryKey is a state or a log.
@@ -33,6 +36,31 @@ type memoryKey struct {
 	entries []Entry // of a log
 	added   uint64  // entries ever appended
 	last    Position
+	ends    time.Time // when the key goes; zero: never
+}
+
+// dueKeys is a heap of keys by when they may go: a key whose end was put off stands at its old place
+// until that comes.
+type dueKeys []dueKey
+
+type dueKey struct {
+	at  time.Time
+	key *memoryKey
+}
+
+func (d dueKeys) Len() int           { return len(d) }
+func (d dueKeys) Less(a, b int) bool { return d[a].at.Before(d[b].at) }
+func (d dueKeys) Swap(a, b int)      { d[a], d[b] = d[b], d[a] }
+
+// Push and Pop are for container/heap.
+func (d *dueKeys) Push(one any) { *d = append(*d, one.(dueKey)) }
+
+func (d *dueKeys) Pop() any {
+	last := len(*d) - 1
+	one := (*d)[last]
+	(*d)[last] = dueKey{}
+	*d = (*d)[:last]
+	return one
 }
 
 func newMemoryStore() memoryStore {
@@ -91,6 +119,43 @@ func (s *memoryStore) trim(key *memoryKey, count int) {
 	key.entries = key.entries[max(count, 0):]
 }
 
+// keep has a log go at a time.
+func (s *memoryStore) keep(channel string, until time.Time) {
+	key := s.keys[Subscription{Channel: channel, Kind: Log}]
+	if key == nil {
+		return // evicted already
+	}
+	waits := !key.ends.IsZero() && !until.Before(key.ends)
+	key.ends = until
+	if !waits {
+		heap.Push(&s.ends, dueKey{until, key})
+	}
+}
+
+// expire takes away the keys whose time has come, and returns how long the next one's is off.
+func (s *memoryStore) expire(now time.Time) (wait time.Duration) {
+	for len(s.ends) > 0 {
+		if wait := s.ends[0].at.Sub(now); wait > 0 {
+			return wait
+		}
+		key := heap.Pop(&s.ends).(dueKey).key
+		switch {
+		case s.keys[key.sub] != key: // is gone
+		case now.Before(key.ends):
+			heap.Push(&s.ends, dueKey{key.ends, key})
+		default:
+			s.remove(key)
+		}
+	}
+	return time.Hour
+}
+
+func (s *memoryStore) remove(key *memoryKey) {
+	s.bytes -= key.bytes
+	s.written.Remove(key.place)
+	delete(s.keys, key.sub)
+}
+
 // evict makes room, and returns what is gone. The key that was written last goes last, a log of
 // it only in part.
 func (s *memoryStore) evict() (gone []Subscription) {
@@ -100,9 +165,7 @@ func (s *memoryStore) evict() (gone []Subscription) {
 			s.trim(key, (len(key.entries)+1)/2)
 			continue
 		}
-		s.bytes -= key.bytes
-		s.written.Remove(key.place)
-		delete(s.keys, key.sub)
+		s.remove(key)
 		gone = append(gone, key.sub)
 	}
 	return gone

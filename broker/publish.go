@@ -67,7 +67,7 @@ func (r *Redis) Publish(ctx context.Context, messages []Message) ([]Position, er
 func checkMessages(messages []Message) error {
 	for index := range messages {
 		message := &messages[index]
-		if message.Channel == "" || message.Kind == Pattern || message.Kind >= kindCount || message.MaxLen < 0 {
+		if message.Channel == "" || message.Kind == Pattern || message.Kind >= kindCount || message.MaxLen < 0 || message.Keep < 0 || message.Keep > 0 && message.Kind != Log {
 			return fmt.Errorf("message %d of %d: a message goes to a channel with a name that is no pattern", index+1, len(messages))
 		}
 	}
@@ -291,7 +291,21 @@ func take(taken []*publishRequest, request *publishRequest, commands int) ([]*pu
 	if !request.state.CompareAndSwap(requestWaiting, requestTaken) {
 		return taken, commands
 	}
-	return append(taken, request), commands + len(request.messages) + 2
+	return append(taken, request), commands + commandCount(request.messages)
+}
+
+// commandCount is how many commands messages take, MULTI and EXEC included where it is more than one.
+func commandCount(messages []Message) int {
+	count := len(messages)
+	for index := range messages {
+		if messages[index].Keep > 0 {
+			count++
+		}
+	}
+	if count > 1 {
+		count += 2
+	}
+	return count
 }
 
 // sendPublished sends a batch and answers each of its requests.
@@ -299,13 +313,18 @@ func (s *session) sendPublished(taken []*publishRequest, count int) {
 	commands := make([]rueidis.Completed, 0, count)
 	b := s.client.B()
 	for _, request := range taken {
-		if len(request.messages) > 1 {
+		several := commandCount(request.messages) > 1
+		if several {
 			commands = append(commands, b.Multi().Build())
 		}
 		for index := range request.messages {
-			commands = append(commands, s.publishCommand(b, &request.messages[index]))
+			message := &request.messages[index]
+			commands = append(commands, s.publishCommand(b, message))
+			if message.Keep > 0 {
+				commands = append(commands, b.Pexpire().Key(s.node.broker.prefix+message.Channel).Milliseconds(max(message.Keep.Milliseconds(), 1)).Build())
+			}
 		}
-		if len(request.messages) > 1 {
+		if several {
 			commands = append(commands, b.Exec().Build())
 		}
 	}
@@ -313,10 +332,7 @@ func (s *session) sendPublished(taken []*publishRequest, count int) {
 	defer cancel()
 	results := s.client.DoMulti(ctx, commands...)
 	for _, request := range taken {
-		length := len(request.messages)
-		if length > 1 {
-			length += 2
-		}
+		length := commandCount(request.messages)
 		var err error
 		request.positions, err = outcome(results[:length], request.messages)
 		if errors.Is(err, context.Canceled) && s.ctx.Err() != nil {
@@ -389,16 +405,20 @@ func positionsOf(replies []rueidis.RedisMessage, messages []Message) ([]Position
 		return nil, nil
 	}
 	positions := make([]Position, len(messages))
+	kept := 0 // replies to PEXPIRE so far
 	for index := range messages {
 		if messages[index].Kind != Log {
 			continue
 		}
-		text, err := replies[index].ToString()
+		text, err := replies[index+kept].ToString()
 		position, ok := ParsePosition(text)
 		if err != nil || !ok {
 			return nil, fmt.Errorf("%w: what XADD answered is no position", ErrUnavailable)
 		}
 		positions[index] = position
+		if messages[index].Keep > 0 {
+			kept++
+		}
 	}
 	return positions, nil
 }

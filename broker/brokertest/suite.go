@@ -61,6 +61,7 @@ func Run(t *testing.T, start func(t testing.TB) Engine) {
 		{"a log's past is read in pages", testReadLog},
 		{"what was trimmed is a hole", testReadTrimmed},
 		{"a log of a broker that is away", testReadLogAway},
+		{"a log that is not kept", testKeep},
 		{"callbacks of keys may call back", testKeyCallBack},
 		{"no horizon overtakes what was handed over", testHorizon},
 	}
