@@ -31,6 +31,7 @@ const (
 //
 //	proto <- broker <- hub <- gateway <- cmd        netio <- hub, gateway        proto, netio <- bench <- cmd
 //	examples/workers <- cmd
+//	proto <- council <- gateway, cmd
 var layers = map[string][]string{
 	"proto":                  {},
 	"netio":                  {},
@@ -38,9 +39,10 @@ var layers = map[string][]string{
 	"broker":                 {"proto"},
 	"broker/brokertest":      {"proto", "broker"},
 	"hub":                    {"proto", "broker", "netio"},
+	"council":                {"proto"},
 	"gateway/auth":           {"proto", "gateway/access"},
 	"gateway/access":         {"proto", "gateway/auth"},
-	"gateway":                {"proto", "broker", "hub", "netio", "web", "gateway/auth", "gateway/access"},
+	"gateway":                {"proto", "broker", "hub", "netio", "web", "council", "gateway/auth", "gateway/access"},
 	"cmd/millrace":           {"proto", "broker", "hub", "netio", "gateway", "gateway/auth", "gateway/access", "bench", "examples/workers/crew", "examples/workers/titancore"},
 	"bench":                  {"proto", "netio"},
 	"bench/peers/centrifuge": {},

@@ -96,6 +96,7 @@ func (g *Gateway) drainAll() error {
 	deskErr := g.desk.Shutdown(ctx)
 	away.Wait()
 	left := g.waitForStreams(ctx)
+	g.councils.drain(ctx)
 	if g.adminDesk != nil {
 		_ = g.adminDesk.Shutdown(ctx)
 	}

@@ -39,6 +39,7 @@ type Gateway struct {
 	sessions  []*sessions
 	nextLoop  atomic.Uint32
 	publisher *publisher
+	councils  *councils
 
 	verifier    *auth.Verifier // nil: no authentication
 	guard       auth.Guard
@@ -89,7 +90,7 @@ func newGateway(options Options, waits timings) (*Gateway, error) {
 	g.lifetime, g.end = context.WithCancel(context.Background())
 	g.loopLog = newLoopLog(g.logger)
 	// In this order; on a failure what was started is undone.
-	for _, step := range []func() error{g.setUpIdentity, g.setUpBroker, g.setUpLoops, g.listen} {
+	for _, step := range []func() error{g.setUpIdentity, g.setUpBroker, g.setUpLoops, g.setUpCouncils, g.listen} {
 		if err := step(); err != nil {
 			g.Close()
 			return nil, err
@@ -241,6 +242,9 @@ func (g *Gateway) brokerName() string {
 func (g *Gateway) Close() { g.closing.Do(g.close) }
 
 func (g *Gateway) close() {
+	if g.councils != nil {
+		g.councils.close() // first: the ends of their logs go through the broker
+	}
 	g.end()
 	expired, cancel := context.WithCancel(context.Background())
 	cancel()

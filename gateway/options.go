@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/council"
 	"github.com/millrace/millrace/gateway/access"
 )
 
@@ -52,6 +53,10 @@ type Options struct {
 	Broadcast []string
 
 	Limits Limits
+
+	// Council says who sits in the councils of /api/stream/council-score, and what they may cost. The
+	// zero value is the built-in demo council.
+	Council council.Settings
 
 	// Loops is the number of event loops; 0 takes all cores up to 3, one fewer from 4 on.
 	Loops int
@@ -141,6 +146,9 @@ func (o Options) completed() (Options, error) {
 		if _, _, err := net.SplitHostPort(o.AdminListen); err != nil {
 			return o, fmt.Errorf("admin-listen: %q is not host:port", o.AdminListen)
 		}
+	}
+	if err := o.Council.Validate(); err != nil {
+		return o, err
 	}
 	return o, o.Limits.complete()
 }

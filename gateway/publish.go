@@ -183,6 +183,9 @@ func parseChannelValue(raw json.RawMessage) (proto.Channel, error) {
 
 // judge checks one event before it goes anywhere.
 func (g *Gateway) judge(channel proto.Channel, data []byte) *refusal {
+	if access.IsInternal(channel.Type()) {
+		return refuse(refuseAccessDenied, "channels of this type are the gateway's own")
+	}
 	if channel.Wildcard() {
 		return refuse(refuseBadChannel, "a wildcard cannot be published on; name one channel")
 	}

@@ -114,7 +114,9 @@ func (g *Gateway) answer(w http.ResponseWriter, r *http.Request, refused *refusa
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(3)))
+		if w.Header().Get("Retry-After") == "" {
+			w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(3)))
+		}
 	}
 	answerJSON(w, what.status, map[string]any{"error": map[string]string{"code": what.name, "message": refused.message}})
 	g.logger.Debug("request refused", "method", r.Method, "path", r.URL.Path, "code", what.name)

@@ -35,6 +35,7 @@ func (g *Gateway) routes() map[string]route {
 	return map[string]route{
 		"/ws":                    {methods: get, serve: g.serveWebSocket, parks: true},
 		"/api/stream":            {methods: get, serve: g.serveStream, parks: true},
+		councilPath:              {methods: append(get, http.MethodPost, http.MethodDelete), serve: g.serveCouncil, parks: true},
 		"/api/publish":           {methods: post, serve: g.servePublish},
 		"/api/realtime/stats":    {methods: get, serve: g.serveStats, everywhere: true},
 		"/healthz":               {methods: get, serve: g.serveHealth, everywhere: true},

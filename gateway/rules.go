@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/council"
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/hub"
 )
@@ -24,6 +25,8 @@ func newChannelRules(policy *access.Policy) (*channelRules, error) {
 		}
 		return rules, nil
 	}
+	all.byType[access.CouncilType] = &hub.Rules{Kind: broker.Log, Ends: council.IsComplete, MaxBytes: councilEntryBytesMax}
+	all.byType[access.CouncilsType] = &hub.Rules{Kind: broker.Plain}
 	var err error
 	for _, typ := range policy.Types() {
 		if all.byType[typ], err = add(typ); err != nil {
@@ -42,10 +45,10 @@ func (r *channelRules) of(typ string) *hub.Rules {
 	return r.other
 }
 
-// keyed gives the types of which each channel is a key in Redis.
+// keyed gives the types of which each channel is a key in Redis that workers write.
 func (r *channelRules) keyed() (types []string) {
 	for typ, rules := range r.byType {
-		if isKeyed(rules.Kind) {
+		if isKeyed(rules.Kind) && !access.IsInternal(typ) {
 			types = append(types, typ)
 		}
 	}

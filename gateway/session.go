@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/millrace/millrace/council"
 	"github.com/millrace/millrace/gateway/auth"
 	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
@@ -20,6 +21,8 @@ type timings struct {
 	silence   time.Duration // without a frame, and a WebSocket is closed
 	confirm   time.Duration // for the broker to confirm a subscription
 	message   time.Duration // for a message begun to be finished
+	follow    time.Duration // between two words of a gateway about councils that are watched on it
+	council   council.Timings
 }
 
 // contractTimings are the numbers that are promised.
@@ -29,6 +32,7 @@ var contractTimings = timings{
 	silence:   60 * time.Second,
 	confirm:   10 * time.Second,
 	message:   30 * time.Second,
+	follow:    5 * time.Second,
 }
 
 // guest is a request on its way to becoming a stream: what the desk knows and the loop needs.
@@ -41,6 +45,7 @@ type guest struct {
 	channels  []proto.Channel
 	from      []hub.From // of each channel, where it goes on; nil: all live only
 	wishes    []ask      // a WebSocket's, as if it had sent a subscribe for each
+	preface   *preface   // nil: nothing but the greeting
 	// refused, where set, ends a WebSocket right after its handshake.
 	refused string
 }
@@ -80,6 +85,7 @@ type sessions struct {
 	halfRead map[netio.Slot]*halfRead
 	fresh    proto.MessageReader // reads for every stream with nothing half-read
 	asks     map[netio.Slot][]ask
+	prefaces map[netio.Slot]*preface // of streams that have yet to be greeted
 
 	keepAlive [proto.FormCount]netio.Frame
 	ping      netio.Frame
@@ -98,6 +104,7 @@ func newSessions(g *Gateway, shard *hub.Shard) *sessions {
 	return &sessions{
 		gateway: g, shard: shard, people: newPeople(),
 		halfRead: make(map[netio.Slot]*halfRead), asks: make(map[netio.Slot][]ask),
+		prefaces: make(map[netio.Slot]*preface),
 	}
 }
 
@@ -159,6 +166,9 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 		s.leave(slot)
 		return
 	}
+	if g.preface != nil {
+		s.prefaces[slot] = g.preface
+	}
 	for i, channel := range g.channels {
 		var from hub.From
 		if g.from != nil {
@@ -192,7 +202,13 @@ func (s *sessions) greet(slot netio.Slot, one *session) {
 	})
 	user := s.user(one)
 	s.debug(slot, "stream connected", "user", user, "channels", len(channels))
-	s.say(slot, "connected", proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels))
+	greeting := proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels)
+	if first := s.prefaces[slot]; first != nil {
+		delete(s.prefaces, slot)
+		s.sayPreface(slot, first, greeting)
+	} else {
+		s.say(slot, "connected", greeting)
+	}
 	for _, channel := range channels {
 		s.shard.Begin(slot, channel)
 	}
@@ -271,6 +287,7 @@ func (s *sessions) closed(slot netio.Slot, reason netio.Reason) {
 		s.counters.sse--
 	}
 	delete(s.asks, slot)
+	delete(s.prefaces, slot)
 	s.freeHalfRead(slot, one)
 	place := s.people.remove(one.person)
 	if one.flags&sessionCounted != 0 {

@@ -47,7 +47,8 @@ func (g *Gateway) setUpLoops() (err error) {
 				s := g.sessions[shard.Loop().Index()]
 				return s.who(s.at(slot)).User
 			},
-			Mail: func(shard *hub.Shard, item any) { g.sessions[shard.Loop().Index()].mail(item) },
+			Ended: func(shard *hub.Shard, slot netio.Slot) { g.sessions[shard.Loop().Index()].complete(slot) },
+			Mail:  func(shard *hub.Shard, item any) { g.sessions[shard.Loop().Index()].mail(item) },
 		},
 		RulesOf:       g.rules.of,
 		MaxQueueBytes: limits.MaxQueueBytes, MaxQueueAge: max(limits.MaxQueueAge, 0),

@@ -88,6 +88,9 @@ func (p *Policy) Decide(identity *auth.Identity, channel proto.Channel) Decision
 	if reason := namespace.shape(channel); reason != NoReason {
 		return deny(reason)
 	}
+	if namespace.internal {
+		return deny(Closed)
+	}
 	if !p.authenticated || namespace.Access == Public {
 		return allow()
 	}
@@ -121,8 +124,12 @@ func (p *Policy) DecidePublish(identity *auth.Identity, channel proto.Channel) D
 	if channel.Wildcard() {
 		return deny(NoWildcard)
 	}
-	if reason := p.Namespace(channel.Type()).shape(channel); reason != NoReason {
+	namespace := p.Namespace(channel.Type())
+	if reason := namespace.shape(channel); reason != NoReason {
 		return deny(reason)
+	}
+	if namespace.internal {
+		return deny(Closed)
 	}
 	if !p.authenticated {
 		return allow()

@@ -95,7 +95,27 @@ type Namespace struct {
 	LocalFirst bool `yaml:"local_first,omitempty" json:"local_first,omitempty"`
 	// OnDenied: empty means close.
 	OnDenied OnDenied `yaml:"on_denied,omitempty" json:"on_denied,omitempty"`
+
+	internal bool // the gateway's own: nobody may ask for its channels, with or without authentication
 }
+
+// The types of channels that are the gateway's own: nobody may ask for one or publish on it, and no
+// namespace may have that name.
+const (
+	// CouncilType is that of the logs in which is kept what councils say.
+	CouncilType = "council"
+	// CouncilsType is that of the channel by which gateways talk about their councils.
+	CouncilsType = "councils"
+)
+
+// internalNamespaces are those of the types that are the gateway's own.
+var internalNamespaces = map[string]*Namespace{
+	CouncilType:  {Mode: Log, Access: None, OnDenied: ErrorOnDenied, MaxLen: new(0), internal: true},
+	CouncilsType: {Mode: Events, Access: None, OnDenied: ErrorOnDenied, Replay: Replay{Size: new(0)}, internal: true},
+}
+
+// IsInternal reports whether channels of a type are the gateway's own.
+func IsInternal(typ string) bool { return internalNamespaces[typ] != nil }
 
 // Webhook says where to ask whether a user may listen to a channel (see [Policy.Ask]).
 type Webhook struct {
@@ -146,6 +166,9 @@ func (n *Namespace) Validate(name string) error {
 	})
 	if name != DefaultType && !isType(name) {
 		wrong("", "not a channel type; a type has 1 to 128 of the characters A-Z a-z 0-9 _ . @ = | + - and does not start with __")
+	}
+	if IsInternal(name) {
+		wrong("", "channels of this type are the gateway's own, for its councils; choose another name")
 	}
 	n.validateMode(wrong)
 	n.validateBounds(wrong)

@@ -105,6 +105,8 @@ func (p *Policy) checkPersonal() (problems []error) {
 	for place, typ := range p.personal {
 		path := fmt.Sprintf("personal[%d]", place)
 		switch {
+		case IsInternal(typ):
+			problems = append(problems, &SettingError{path, "the gateway's own type; nobody can listen to its channels"})
 		case !isType(typ):
 			problems = append(problems, &SettingError{path, "not a channel type; write the part before the colon, such as alerts"})
 		case p.Namespace(typ).Parts == 3:
@@ -122,6 +124,8 @@ func (p *Policy) addBroadcast(names []string) (problems []error) {
 		switch {
 		case err != nil:
 			problems = append(problems, &SettingError{path, err.Error()})
+		case IsInternal(channel.Type()):
+			problems = append(problems, &SettingError{path, "the gateway's own type; nobody can listen to its channels"})
 		case channel.Wildcard():
 			problems = append(problems, &SettingError{path, "TYPE:* is no channel; write TYPE:ID or TYPE:ID:USER, such as system:all"})
 		case p.Namespace(channel.Type()).shape(channel) != NoReason:
@@ -162,6 +166,9 @@ func (p *Policy) warn(logger *slog.Logger) {
 // Namespace gives the namespace of a type, the default one for a type without its own. It is
 // never nil and only read.
 func (p *Policy) Namespace(typ string) *Namespace {
+	if internal := internalNamespaces[typ]; internal != nil {
+		return internal
+	}
 	if namespace, found := p.namespaces[typ]; found {
 		return namespace
 	}
