@@ -49,7 +49,7 @@ func (s *speech) add(text string) bool {
 		if text == "" {
 			break
 		}
-		piece := text[:min(len(text), heldBytesMax+1)]
+		piece := text[:min(len(text), heldBytesMax+1-s.held)]
 		s.remember(piece)
 		s.held += len(piece)
 		text = text[len(piece):]

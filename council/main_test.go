@@ -1,0 +1,185 @@
+package council
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// The keys and the prompt of these tests, which nothing that is told, logged or appended may hold.
+const (
+	testKey    = "sk-test-0123456789-never-to-be-seen"
+	testPrompt = "Zebra-striped umbrellas at 12 euros each."
+)
+
+// TestMain fails for goroutines and descriptors left behind, and for a secret in a log line.
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	before := openDescriptors()
+	code := m.Run()
+	for _, problem := range []error{goleak.Find(), leakedDescriptors(before), logged.check()} {
+		if code == 0 && problem != nil {
+			fmt.Fprintln(os.Stderr, problem)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// loggedLines keeps what is logged. Safe for use by many goroutines.
+type loggedLines struct {
+	mutex sync.Mutex
+	text  bytes.Buffer
+}
+
+var logged loggedLines
+
+func (l *loggedLines) Write(line []byte) (int, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *loggedLines) check() error {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	for _, secret := range []string{testKey, testPrompt, "Zebra"} {
+		if strings.Contains(l.text.String(), secret) {
+			return fmt.Errorf("a log line holds %q", secret)
+		}
+	}
+	return nil
+}
+
+// openDescriptors counts this process's descriptors, without the poller's own, which the runtime opens
+// once and keeps.
+func openDescriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	count := 0
+	for _, entry := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err == nil && target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" {
+			count++
+		}
+	}
+	return count
+}
+
+// leakedDescriptors polls, since the kernel lets go of a socket a little after us.
+func leakedDescriptors(before int) error {
+	now := 0
+	if poll(5*time.Second, func() bool {
+		now = openDescriptors()
+		return now <= before
+	}) {
+		return nil
+	}
+	return fmt.Errorf("%d descriptors at the end, %d at the beginning", now, before)
+}
+
+// patience is how long a test waits for what must come; it is only ever used up by a failure.
+const patience = 20 * time.Second
+
+// poll looks at condition until it holds or limit has passed, and says whether it held.
+func poll(limit time.Duration, condition func() bool) bool {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(limit); ; <-tick.C {
+		if condition() {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
+func within(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	if !poll(patience, condition) {
+		t.Fatalf("not within %v: %s", patience, what)
+	}
+}
+
+// shelf keeps logs as a broker does. Safe for use by many goroutines.
+type shelf struct {
+	mutex   sync.Mutex
+	logs    map[string][][]byte
+	kept    map[string]time.Duration
+	watched bool
+	// broken, where set, is asked before each append: whether it is carried out, and what it says.
+	broken func(attempt int) (carriedOut bool, err error)
+	tries  int
+	failed map[string]Kind // by model
+	causes []error
+}
+
+func newShelf() *shelf {
+	return &shelf{logs: map[string][][]byte{}, kept: map[string]time.Duration{}, failed: map[string]Kind{}, watched: true}
+}
+
+func (s *shelf) callbacks() Callbacks {
+	return Callbacks{
+		Append: func(_ context.Context, log string, entries [][]byte, keep time.Duration) error {
+			s.mutex.Lock()
+			defer s.mutex.Unlock()
+			s.tries++
+			if s.broken != nil {
+				if carriedOut, err := s.broken(s.tries); !carriedOut {
+					return err
+				} else if err != nil {
+					s.logs[log] = append(s.logs[log], entries...)
+					return err
+				}
+			}
+			s.logs[log] = append(s.logs[log], entries...)
+			if keep > 0 {
+				s.kept[log] = keep
+			}
+			return nil
+		},
+		Read: func(_ context.Context, log string) (*Story, error) { return s.story(log), nil },
+		Watched: func(string) bool {
+			s.mutex.Lock()
+			defer s.mutex.Unlock()
+			return s.watched
+		},
+		Failed: func(model string, kind Kind, cause error) {
+			s.mutex.Lock()
+			defer s.mutex.Unlock()
+			s.failed[model] = kind
+			s.causes = append(s.causes, cause)
+		},
+	}
+}
+
+func (s *shelf) entries(log string) [][]byte {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return append([][]byte(nil), s.logs[log]...)
+}
+
+func (s *shelf) story(log string) *Story {
+	story := &Story{}
+	for _, entry := range s.entries(log) {
+		story.Read(entry)
+	}
+	return story
+}
+
+func (s *shelf) watch(watched bool) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.watched = watched
+}
