@@ -7,6 +7,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/millrace/millrace/council"
 	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
@@ -25,6 +26,7 @@ func (g *Gateway) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	e.streams(s)
 	e.events(s)
 	e.loops(s.loops)
+	e.councils(s.councils)
 	g.exposeRequests(e)
 	e.histogram("millrace_delivery_seconds", s.delivery)
 	e.histogram("millrace_publisher_delay_seconds", s.hub.PublisherDelay)
@@ -74,6 +76,14 @@ func (e *exposition) events(s *snapshot) {
 		e.counter("millrace_gaps_total", s.shards.Gaps[reason], "reason", reason.String())
 	}
 	e.broker(s)
+}
+
+func (e *exposition) councils(s council.Stats) {
+	e.gauge("millrace_councils", s.Running)
+	e.counter("millrace_councils_total", s.Begun)
+	for kind := range council.KindCount {
+		e.counter("millrace_council_models_total", s.Outcomes[kind], "outcome", kind.String())
+	}
 }
 
 // broker writes what Redis, or the memory in its place, did.

@@ -13,6 +13,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/council"
 	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
@@ -113,6 +114,15 @@ type ReplayStats struct {
 	Bytes  int `json:"bytes"`
 }
 
+// CouncilStats counts the councils of this gateway.
+type CouncilStats struct {
+	Running int    `json:"running"`
+	Begun   uint64 `json:"begun"`
+	Demo    bool   `json:"demo"` // no provider is configured: the built-in rubrics judge
+	// Models counts how models ended, by reason; "scored" is what they are asked for.
+	Models map[string]uint64 `json:"models"`
+}
+
 // MemoryStats is what the Go runtime says.
 type MemoryStats struct {
 	HeapBytes  uint64 `json:"heapBytes"`
@@ -134,6 +144,7 @@ type Stats struct {
 	Events        EventStats    `json:"events"`
 	Delivery      DeliveryStats `json:"delivery"`
 	Replay        ReplayStats   `json:"replay"`
+	Council       CouncilStats  `json:"council"`
 	Memory        MemoryStats   `json:"memory"`
 	// Ended counts streams that have ended, by reason; those reasons that were none are left out.
 	Ended map[string]uint64 `json:"ended"`
@@ -147,6 +158,7 @@ type snapshot struct {
 	sessions sessionCounters         // all loops
 	hub      hub.Stats
 	broker   broker.Stats
+	councils council.Stats
 	health   broker.Health
 	memory   MemoryStats
 }
@@ -155,7 +167,7 @@ type snapshot struct {
 func (g *Gateway) take(ctx context.Context) (*snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	s := &snapshot{hub: g.hub.Stats(), broker: g.broker.Stats(), health: g.brokerHealth()}
+	s := &snapshot{hub: g.hub.Stats(), broker: g.broker.Stats(), councils: g.councils.all.Stats(), health: g.brokerHealth()}
 	s.delivery = hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 2)
 	for i, loop := range g.loops {
 		stats, err := loop.Stats(ctx)
@@ -237,6 +249,7 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 		Broker:   s.brokerStats(g.brokerName()),
 		Delivery: s.deliveryStats(),
 		Replay:   ReplayStats{Events: s.hub.ReplayEvents, Bytes: s.hub.ReplayBytes},
+		Council:  councilStats(s.councils),
 		Memory:   s.memory,
 		Events:   s.eventStats(),
 		Ended:    make(map[string]uint64),
@@ -270,6 +283,17 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// councilStats names what was counted; what never happened is left out.
+func councilStats(s council.Stats) CouncilStats {
+	stats := CouncilStats{Running: s.Running, Begun: s.Begun, Demo: s.Demo, Models: make(map[string]uint64)}
+	for kind, count := range s.Outcomes {
+		if count > 0 {
+			stats.Models[council.Kind(kind).String()] = count
+		}
+	}
+	return stats
+}
 
 func isSSE(form proto.Form) bool { return form != proto.FormText && form != proto.FormEnvelope }
 

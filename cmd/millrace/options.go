@@ -34,7 +34,8 @@ func gatewayOptions(configured *settings.Settings, keys settings.Keys, logger *s
 			Issuer:       configured.AuthIssuer,
 			UserClaim:    configured.UserClaim,
 		},
-		Limits: gatewayLimits(&configured.LimitSettings),
+		Council: configured.Council,
+		Limits:  gatewayLimits(&configured.LimitSettings),
 	}
 }
 

@@ -32,6 +32,9 @@ func (c *serveCommand) Run(world *process) error {
 		return settings.ErrPlaceholder
 	}
 	configured := &loaded.Settings
+	if configured.CouncilPlaceholder() {
+		return settings.ErrCouncilPlaceholder
+	}
 	logger := newLogger(world.stderr, &configured.LogSettings)
 	for _, warning := range loaded.Warnings {
 		logger.Warn(warning.Error())

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/millrace/millrace/council"
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/gateway/auth"
 )
@@ -32,6 +33,7 @@ func (l *Loaded) Check() Keys {
 	l.checkAddresses()
 	keys := l.CheckKeys()
 	l.checkChannels()
+	l.checkCouncil()
 	// In the order of the file, and flags and variables behind it.
 	slices.SortStableFunc(l.Problems, func(a, b Problem) int { return a.Source.compare(b.Source) })
 	return keys
@@ -165,6 +167,11 @@ func (l *Loaded) join(err error) {
 		l.problem(wrong.Path, wrong.Message)
 		return
 	}
+	var seat *council.SettingError
+	if errors.As(err, &seat) {
+		l.problem("council."+seat.Path, seat.Message)
+		return
+	}
 	l.problem("namespaces", err.Error())
 }
 
@@ -201,6 +208,9 @@ func (s *Settings) EffectiveChannels() ChannelSettings {
 // ErrPlaceholder is why nothing starts with a printed configuration's placeholder as its secret:
 // everybody knows it.
 var ErrPlaceholder = errors.New("auth-hmac-secret is the placeholder of a printed configuration: put a secret in its place, or use auth-hmac-secret-file")
+
+// ErrCouncilPlaceholder is the same of a provider's key.
+var ErrCouncilPlaceholder = errors.New("a key of the council is the placeholder of a printed configuration: put the key in its place, use key_file, or the provider's variable")
 
 // Placeholder says whether the secret is [SecretPlaceholder].
 func (k Keys) Placeholder() bool { return string(k.HMACSecret) == SecretPlaceholder }

@@ -67,6 +67,7 @@ func Load(flags Settings, given []string, environment []string) *Loaded {
 		loaded.resolve(&field, &fromFile, variables, slices.Contains(given, field.Name))
 	}
 	loaded.Settings.Config = config
+	loaded.readCouncilKeys(environment)
 	loaded.warnUnknownVariables(variables)
 	return loaded
 }

@@ -40,8 +40,8 @@ func (r *nodeReader) settings(root *yaml.Node, target *Settings) {
 		}
 		field := fields()[position]
 		read := reflect.New(field.value(target).Type()).Elem()
-		if !r.value(value, read, key, 0) && read.Kind() != reflect.Map {
-			return // of a map, the good entries are kept and checked further
+		if !r.value(value, read, key, 0) && read.Kind() != reflect.Map && read.Kind() != reflect.Struct {
+			return // of a map or a section, the good entries are kept and checked further
 		}
 		if err := field.checkRange(read); err != nil {
 			r.fail(value, key, err.Error())

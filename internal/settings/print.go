@@ -49,7 +49,7 @@ func (l *Loaded) Print() ([]byte, error) {
 func valueNode(value reflect.Value) (*yaml.Node, error) {
 	node := &yaml.Node{}
 	switch value.Kind() {
-	case reflect.Map:
+	case reflect.Map, reflect.Struct:
 		return node, node.Encode(value.Interface())
 	case reflect.Slice:
 		node.Kind, node.Style = yaml.SequenceNode, yaml.FlowStyle

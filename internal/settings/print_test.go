@@ -33,6 +33,10 @@ func TestPrintedConfigurationIsValid(t *testing.T) {
 	}
 	want := loaded.Settings
 	want.ChannelSettings = want.EffectiveChannels()
+	want.Council.Anthropic.Key, want.Council.Perplexity.Key = "redacted", "redacted"
+	if !again.Settings.CouncilPlaceholder() || loaded.Settings.CouncilPlaceholder() {
+		t.Error("a printed key is not known as a placeholder, or another is taken for one")
+	}
 	want.Config, want.AuthHMACSecret, want.Redis = "printed.yaml", SecretPlaceholder, RedisURL(want.Redis.String())
 	if !reflect.DeepEqual(again.Settings, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", again.Settings, want)

@@ -1,6 +1,9 @@
 package settings
 
-import "github.com/millrace/millrace/gateway/access"
+import (
+	"github.com/millrace/millrace/council"
+	"github.com/millrace/millrace/gateway/access"
+)
 
 // Settings is every setting of the gateway. The zero value is not useful: start from [Default].
 //
@@ -16,6 +19,7 @@ type Settings struct {
 	LimitSettings
 	LogSettings
 	ChannelSettings
+	CouncilSettings
 }
 
 // ConfigSettings says where the file is.
@@ -94,6 +98,12 @@ type ChannelSettings struct {
 	Personal []string `kong:"-" name:"personal" only:"file" help:"Types T for which every connection with a user is subscribed to T:USER without asking." bound:"channel types"`
 	// Broadcast lists channels that every connection is subscribed to.
 	Broadcast []string `kong:"-" name:"broadcast" only:"file" help:"Channels that every connection is subscribed to without asking." bound:"whole channel names"`
+}
+
+// CouncilSettings says who judges texts. It stands in the file only, but for the keys of providers,
+// which the environment may hold under the names that their own tools read.
+type CouncilSettings struct {
+	Council council.Settings `kong:"-" name:"council" only:"file" secret:"keys" help:"Who sits in the councils of /api/stream/council-score, and what they may cost; without a key the built-in demo council." bound:"see Council below"`
 }
 
 // Default gives the settings with every default, as if nobody had configured anything.
