@@ -223,7 +223,10 @@ func councilRefusal(err error) *refusal {
 // councilChannel is the log of a council. The owner is part of its name, so that nobody else finds
 // it: as it is where it can be, else as a hash; neither can be taken for the other.
 func councilChannel(id, user string) (proto.Channel, error) {
-	if user == "" {
+	switch {
+	case id == "":
+		return proto.Channel{}, errNoCouncil // without it the owner would stand in its place
+	case user == "":
 		return proto.NewChannel(access.CouncilType, id, "")
 	}
 	if !strings.HasPrefix(user, "=") {
