@@ -394,6 +394,8 @@ func TestRulesCheck(t *testing.T) {
 		{"replay without ttl", Rules{Replay: Replay{Size: 1}}, false},
 		{"replay too large", Rules{Replay: Replay{Size: replaySizeMax + 1, TTL: 1}}, false},
 		{"negative", Rules{Throttle: -1}, false},
+		{"a log with an end", Rules{Kind: broker.Log, Ends: func([]byte) bool { return false }, MaxBytes: 1}, true},
+		{"events with an end", Rules{Ends: func([]byte) bool { return false }}, false},
 		{"ids of a log", Rules{Kind: broker.Log, IDField: "x"}, false},
 	}
 	for _, c := range cases {

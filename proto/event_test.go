@@ -280,6 +280,33 @@ func TestNoticeWithID(t *testing.T) {
 	}
 }
 
+// TestEnd has the end told in every form, behind it what ends an event stream, and its id also to
+// those who otherwise get none.
+func TestEnd(t *testing.T) {
+	message := AppendComplete(nil, []byte(`1`))
+	end, err := NewEnd(mustChannel(t, "a:1:2"), message)
+	if err != nil || !end.Ends() || mustEvent(t, "a:1", "", message).Ends() {
+		t.Fatal(err, end)
+	}
+	plain := "id: a:1:2/end\nevent: complete\ndata: " + string(message) + "\n\n"
+	chunked := strconv.FormatInt(int64(len(plain)), 16) + "\r\n" + plain + "\r\n0\r\n\r\n"
+	enveloped := append([]byte(`{"id":"a:1:2/end",`), message[1:]...)
+	for form, want := range map[Form]string{
+		FormSSE: chunked, FormSSEWithoutID: chunked, FormSSEPlain: plain, FormSSEPlainWithoutID: plain,
+		FormText: string(AppendFrame(nil, OpText, message)), FormEnvelope: string(AppendFrame(nil, OpText, enveloped)),
+	} {
+		if got := string(end.Bytes(form)); got != want {
+			t.Errorf("form %d: %q, want %q", form, got, want)
+		}
+	}
+	if id, err := ParseID(end.ID()); err != nil || id.Kind != IDEnd || id.Stream != "a:1:2" {
+		t.Errorf("the id is %q: %+v, %v", end.ID(), id, err)
+	}
+	if _, err := NewEnd(mustChannel(t, "a:1"), []byte("{")); err == nil {
+		t.Error("an end that is no JSON was taken")
+	}
+}
+
 func TestEventUnknownForm(t *testing.T) {
 	defer func() {
 		if recover() == nil {

@@ -109,6 +109,9 @@ func TestDecide(t *testing.T) {
 		"unknown type, anonymous":          {nil, "job:1", deny(NeedsToken)},
 		"unknown type, wildcard":           {all, "job:*", deny(NoWildcard)},
 		"known type in another case":       {nil, "Public:1", deny(NeedsToken)},
+		"the gateway's own":                {all, "council:1:ada", deny(Closed)},
+		"the gateway's own, anonymous":     {nil, "councils:all", deny(Closed)},
+		"the gateway's own, wildcard":      {all, "council:*", deny(NoWildcard)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			policy := newPolicy(t, Options{Namespaces: everyAccess(), Authenticated: true})
@@ -125,6 +128,7 @@ func TestDecideWithoutAuthentication(t *testing.T) {
 	for name, want := range map[string]Decision{
 		"public:1": allow(), "user:1": allow(), "owner:1:bob": allow(), "token:1": allow(), "none:1": allow(), "hook:1": allow(), "other:1": allow(),
 		"token:*": allow(), "owner:*": deny(NoWildcard), "other:*": deny(NoWildcard), "owner:1": deny(WrongParts), "three:1": deny(WrongParts),
+		"council:1": deny(Closed), "council:1:ada": deny(Closed), "councils:all": deny(Closed), "council:*": deny(NoWildcard),
 	} {
 		for _, identity := range []*auth.Identity{nil, auth.Anonymous(), user(t, "ada", nil, nil)} {
 			if got := policy.Decide(identity, channel(name)); got != want {
@@ -162,6 +166,7 @@ func TestDecidePublish(t *testing.T) {
 		"granted to read only":            {ada, "user:1", deny(NotGranted)},
 		"own":                             {ada, "mine:ada", deny(NotGranted)},
 		"everything":                      {all, "other:1", allow()},
+		"everything, the gateway's own":   {all, "council:1", deny(Closed)},
 		"everything, wrong parts":         {all, "three:1", deny(WrongParts)},
 		"wildcard":                        {all, "public:*", deny(NoWildcard)},
 		"anonymous":                       {auth.Anonymous(), "public:1", deny(NeedsToken)},
@@ -283,7 +288,10 @@ func TestNewSaysAllThatIsWrong(t *testing.T) {
 		"webhook times": {Options{Namespaces: map[string]Namespace{"a": {Access: ByWebhook, Webhook: &Webhook{URL: "http://h/", Timeout: time.Minute, MaxAge: -1}}}}, []string{
 			"namespaces.a.webhook.timeout: 1m0s", "namespaces.a.webhook.max_age: -1ns",
 		}},
-		"type":             {Options{Namespaces: map[string]Namespace{"a:b\n": {}, "__x": {}}}, []string{`namespaces."__x": not a channel type`, `namespaces."a:b\n": not a channel type`}},
+		"type": {Options{Namespaces: map[string]Namespace{"a:b\n": {}, "__x": {}}}, []string{`namespaces."__x": not a channel type`, `namespaces."a:b\n": not a channel type`}},
+		"the gateway's own": {Options{Namespaces: map[string]Namespace{"council": {}, "councils": {}}, Personal: []string{"council"}, Broadcast: []string{"councils:all"}}, []string{
+			"namespaces.council: channels of this type are the gateway's own", "namespaces.councils: channels of this type", "personal[0]: the gateway's own type", "broadcast[0]: the gateway's own type",
+		}},
 		"personal":         {Options{Personal: []string{"a", "a:b"}}, []string{"personal[1]: not a channel type"}},
 		"personal, parts":  {Options{Namespaces: map[string]Namespace{"a": {Parts: 3}}, Personal: []string{"a"}}, []string{"personal[0]: a:USER has 2 parts but the namespace a asks for 3"}},
 		"broadcast":        {Options{Broadcast: []string{"a:b", "a", "a:*", "a:b:c:d", "__a:b", "a:" + strings.Repeat("b", 300)}}, []string{"broadcast[1]: bad channel", "broadcast[2]: TYPE:* is no channel", "broadcast[3]: bad channel", "broadcast[4]: bad channel", "broadcast[5]: bad channel"}},
