@@ -19,8 +19,10 @@ const (
 	answerBytesMax = 16 << 20
 	// errorBytesMax bounds what is read of an answer that is not 200.
 	errorBytesMax = 64 << 10
-	// readBytes is how much is read at once.
-	readBytes = 4 << 10
+	// readBytes is how much is read at once: a provider sends little at a time. writeBytes is the same of
+	// writing, which is done once.
+	readBytes  = 2 << 10
+	writeBytes = 1 << 10
 )
 
 // newClient makes the client that all providers are asked by. It follows no redirect, which would
@@ -30,7 +32,7 @@ func newClient() *http.Client {
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, DisableCompression: true,
 			MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, TLSHandshakeTimeout: 10 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10, ReadBufferSize: readBytes, WriteBufferSize: readBytes,
+			MaxResponseHeaderBytes: 64 << 10, ReadBufferSize: readBytes, WriteBufferSize: writeBytes,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -21,6 +21,9 @@ import (
 // TestMain runs the tests with every log line kept, and then looks for what they left behind:
 // goroutines, descriptors, a panic that was caught, a token in a log line.
 func TestMain(m *testing.M) {
+	if os.Getenv(crowdRole) != "" {
+		os.Exit(runCouncilWorld())
+	}
 	// Many tests wait for a time to pass, which takes no processor.
 	_ = flag.Set("test.parallel", "8")
 	flag.Parse() // what the command line says comes last
