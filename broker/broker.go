@@ -67,6 +67,9 @@
 // Cluster that holds only while no slot moves, so a horizon counts once the slots were looked at
 // after it. It relies on positions that Redis gives (XADD *), and on a clock that does not go back.
 //
+// A log may be given an end of its life with a message ([Message].Keep): PEXPIRE in the step of the XADD.
+// Its readers see it go as they would any key.
+//
 // Bounds: 48 bytes a key beside its entry in the table; 128 keys or about 4 MiB a batch; 128
 // entries or about 1 MiB a read of a log; RedisOptions.MaxValueBytes a state; one read per key in
 // 10 ms (state) or 4 ms (log).

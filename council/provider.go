@@ -17,7 +17,7 @@ type asker interface {
 
 // tokensMax is how much a model may answer: the words that it is asked for, some hundred for models
 // that think before they speak, and the verdict.
-const tokensMax = 4096
+const tokensMax = 8192
 
 // judge is one seat of a council.
 type judge struct {

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -151,14 +152,14 @@ func TestCouncilIsCancelled(t *testing.T) {
 func TestCouncilIsUnwatched(t *testing.T) {
 	t.Parallel()
 	timings := councilTimings
-	timings.Council.Unwatched = time.Second
+	timings.Council.Unwatched = 2 * time.Second
 	councilBrokers(t, timings, func(t *testing.T, o *oracle, here, there *house) {
 		first := here.watch(t, sse, get(councilQuery("prompt", councilPrompt, "userId", "1")))
 		second := there.watch(t, sse, get(councilQuery("id", first.id, "userId", "1")))
 		first.conn.Close()
 		left := time.Now()
-		// Three times as long as it would go on alone.
-		if poll(3*timings.Council.Unwatched, func() bool { return o.ended() > 0 }) {
+		// More than twice as long as it would go on alone.
+		if poll(5*timings.Council.Unwatched/2, func() bool { return o.ended() > 0 }) {
 			t.Fatalf("the council ended after %v, although it was watched", time.Since(left))
 		}
 		o.say("gpt", "Still here.")
@@ -290,9 +291,9 @@ func TestCouncilLogGoes(t *testing.T) {
 		t.Fatalf("keys %q", names)
 	}
 	v.hearsOut(t)
-	left := strings.TrimSpace(redis.CLI(t, "TTL", names[0]))
-	if left != "600" && left != "599" && left != "598" {
-		t.Errorf("its log goes in %s s, want 600", left)
+	left, err := strconv.Atoi(strings.TrimSpace(redis.CLI(t, "TTL", names[0])))
+	if err != nil || left > 600 || left < 600-int(patience.Seconds()) {
+		t.Errorf("its log goes in %d s, want 600: %v", left, err)
 	}
 	if log := redis.CLI(t, "XRANGE", names[0], "-", "+"); strings.Contains(log, "zebra") {
 		t.Errorf("the prompt is in the log: %s", log)
@@ -358,7 +359,7 @@ func TestCouncilChannelsAreNotOpen(t *testing.T) {
 
 func TestCouncilRequests(t *testing.T) {
 	t.Parallel()
-	settings := council.Settings{MaxPromptBytes: 100, PerMinute: 4, MaxPerUser: 2}
+	settings := council.Settings{MaxPromptBytes: 100, PerMinute: 2, MaxPerUser: 2}
 	o := newOracle(t)
 	seats := o.settings()
 	settings.OpenAI = seats.OpenAI
@@ -400,17 +401,14 @@ func TestCouncilRequests(t *testing.T) {
 	})
 	o.end("gpt", 0.5)
 	odd.hearsOut(t)
-	for range 2 {
-		h.watch(t, sse, get(councilQuery("prompt", councilPrompt))).hearsOut(t)
-	}
+	posted.hearsOut(t)
 	often := h.ask(t, get(councilQuery("prompt", councilPrompt)))
 	if often.status != 429 || often.code(t) != "rate_limited" {
-		t.Errorf("the fifth in a minute gets %d: %s", often.status, often.body)
+		t.Errorf("the third in a minute gets %d: %s", often.status, often.body)
 	}
 	if wait := often.header.Get("Retry-After"); len(wait) == 0 || len(wait) > 2 || wait == "0" {
 		t.Errorf("Retry-After is %q", wait)
 	}
-	posted.hearsOut(t)
 }
 
 func postCouncil(body string, header ...string) string {

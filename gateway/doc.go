@@ -21,6 +21,13 @@
 //	               │                                   │
 //	               └── 10 s: broker_unavailable ───────┘
 //
+// # Councils
+//
+// A council (package council) runs in goroutines of its own and writes to a log that is the gateway's
+// own (type council). Its viewers are ordinary streams on that log; what they begin with, the text so far,
+// is read and folded on the desk's goroutine, before they are parked (preface). councils knows which
+// are watched here, and talks with other gateways about it.
+//
 // # As a library
 //
 //	gw, err := gateway.New(gateway.Options{Redis: "redis://127.0.0.1:6379"})

@@ -12,7 +12,8 @@
 //	catch up:   a member without room ─ record ─ Drained ─ reader ─ Source.ReadLog ─ mail ─ outbox
 //
 // What a channel is, its type says ([Rules]): events, which fleet; a state, of which only the
-// newest value counts; a log, of which every entry does.
+// newest value counts; a log, of which every entry does. A log may have an end (Rules.Ends): whoever is
+// sent its last entry is told complete, and its owner ends the stream ([Events].Ended).
 //
 // # Who owns what
 //

@@ -123,6 +123,22 @@ func TestCheckPrint(t *testing.T) {
 	}
 }
 
+// A provider's key is printed no more than a secret, wherever it came from.
+func TestCheckPrintsNoCouncilKey(t *testing.T) {
+	folder := t.TempDir()
+	printed := (&invocation{arguments: []string{"check", "--print"}, environment: []string{"ANTHROPIC_API_KEY=" + testSecret}}).run(t)
+	if printed.code != 0 || strings.Contains(printed.stdout+printed.stderr, testSecret) || !strings.Contains(printed.stdout, "anthropic:") {
+		t.Fatalf("exit code %d\n%s%s", printed.code, printed.stdout, printed.stderr)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "printed.yaml"), []byte(printed.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused := (&invocation{arguments: []string{"serve", "--config", "printed.yaml"}, folder: folder}).run(t)
+	if refused.code != 1 || !strings.Contains(refused.stderr, "placeholder") || refused.stdout != "" {
+		t.Errorf("exit code %d\n%s%s", refused.code, refused.stdout, refused.stderr)
+	}
+}
+
 func TestTokenIsAccepted(t *testing.T) {
 	folder := t.TempDir()
 	if err := os.WriteFile(filepath.Join(folder, "secret"), []byte(testSecret+"\n"), 0o600); err != nil {

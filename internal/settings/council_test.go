@@ -38,6 +38,18 @@ func TestCouncilKeys(t *testing.T) {
 			if got := string(loaded.Settings.Council.OpenAI.Key); got != test.want {
 				t.Errorf("the key is %q, want %q", got, test.want)
 			}
+			if printed, err := loaded.Print(); err != nil || strings.Contains(string(printed), "opensesame") {
+				t.Errorf("printed, with %v:\n%s", err, printed)
+			} else if test.problem == "" {
+				writeFile(t, "printed.yaml", string(printed))
+				if err := os.WriteFile("key", []byte(fromFile), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				again := load(t, "printed.yaml")
+				if again.Check(); len(again.Problems) > 0 {
+					t.Errorf("printed, it is read with %v:\n%s", again.Problems, printed)
+				}
+			}
 			got := loaded.Problems.Error()
 			if test.problem == "" && got != "" || !strings.HasPrefix(got, test.problem) || strings.Contains(got, "\n") {
 				t.Errorf("got %q, want %q", got, test.problem)

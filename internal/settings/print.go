@@ -13,6 +13,11 @@ import (
 func (l *Loaded) Print() ([]byte, error) {
 	effective := l.Settings
 	effective.ChannelSettings = l.Settings.EffectiveChannels()
+	for _, provider := range effective.Council.Providers() {
+		if provider.KeyFile != "" {
+			provider.Key = "" // was read from there
+		}
+	}
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	for _, field := range fields() {
 		if !field.InFile {
