@@ -156,13 +156,15 @@ func (r *run) record() {
 		}
 		r.stopIfUnwatched(time.Now())
 		w.gather()
-		wait := r.councils.timings.Turn
 		if err := w.write(); err != nil {
-			wait = w.retryWait()
-		} else if !w.complete && !w.more {
+			turn.Reset(w.retryWait())
+			continue
+		}
+		if !w.complete && !w.more {
 			r.sleep()
 		}
-		turn.Reset(wait)
+		// What comes after a silence goes out at once, what follows on it a turn later.
+		turn.Reset(max(r.councils.timings.Turn-time.Since(w.wrote), 0))
 	}
 }
 
@@ -195,12 +197,13 @@ func (r *run) stopIfUnwatched(now time.Time) {
 type writer struct {
 	run      *run
 	unsent   [][]byte
-	appended int  // entries that the log has for certain
-	doubtful bool // the last append failed: some of unsent may be in the log all the same
-	failures int  // in a row
-	more     bool // there was more than one turn takes
-	last     bool // unsent ends with the log's last entry
-	complete bool // the log is
+	appended int       // entries that the log has for certain
+	wrote    time.Time // when something was last appended
+	doubtful bool      // the last append failed: some of unsent may be in the log all the same
+	failures int       // in a row
+	more     bool      // there was more than one turn takes
+	last     bool      // unsent ends with the log's last entry
+	complete bool      // the log is
 }
 
 // gather takes what the models have to tell, unless something waits already.
@@ -265,6 +268,7 @@ func (w *writer) write() error {
 		}
 	}
 	w.appended += len(w.unsent)
+	w.wrote = time.Now()
 	w.unsent, w.failures, w.complete = nil, 0, w.last
 	return nil
 }
