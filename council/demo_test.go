@@ -55,3 +55,27 @@ func TestDemoCouncil(t *testing.T) {
 		t.Errorf("%q, %+v", o.text, o.end)
 	}
 }
+
+// panicky is a judge whose answer makes the program panic.
+type panicky struct{}
+
+func (panicky) ask(_ context.Context, prompt string, say func(string)) error {
+	say("Hello")
+	panic(prompt)
+}
+
+// A panic is the failure of one model: the others go on, and nothing of it is told but that.
+func TestPanicOfAModel(t *testing.T) {
+	kept := newShelf()
+	c := newCouncils(t, Settings{}, quick, kept)
+	c.judges = append(c.judges, judge{Model: Model{"bad", "Bad"}, asker: panicky{}})
+	if _, err := c.Begin(t.Context(), logName, "user 1", testPrompt); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
+	o := readOutcome(t, c, kept, "bad")
+	if o.text != "Hello" || o.entry.Error != errPanicked.Error() || len(o.end.Scores) != 4 {
+		t.Errorf("%+v", o)
+	}
+	within(t, "it is over", func() bool { return !c.Runs(logName) })
+}

@@ -123,10 +123,7 @@ func (r *run) askSafely(s *seat, prompt string) (err error) {
 		if text == "" {
 			return
 		}
-		r.mutex.Lock()
-		taken := s.speech.add(text)
-		r.mutex.Unlock()
-		if !taken {
+		if !r.hear(s, text) {
 			stop(tooLong)
 		}
 		r.signal()
@@ -139,6 +136,13 @@ func (r *run) askSafely(s *seat, prompt string) (err error) {
 		return failureOf(ctx, err, timeout)
 	}
 	return nil
+}
+
+// hear takes what a model says; false if it is too much.
+func (r *run) hear(s *seat, text string) (taken bool) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return s.speech.add(text)
 }
 
 // record appends what the models say until all have ended and the log is complete. It is the only
@@ -222,7 +226,7 @@ func (w *writer) gather() {
 		if text := s.speech.take(chunkBytesMax); text != "" {
 			w.unsent = append(w.unsent, encode(entry{Model: name, Chunk: text}))
 		}
-		left := len(s.speech.ready) > 0 && s.verdict != nil
+		left := len(s.speech.ready) > 0
 		w.more = w.more || left
 		if s.verdict == nil || left {
 			open++

@@ -79,10 +79,7 @@ func (g *Gateway) setUpCouncils() error {
 				story, _, err := c.read(ctx, log)
 				return story, err
 			},
-			Watched: func(log string) bool {
-				channel, err := proto.ParseChannel(log)
-				return err == nil && g.hub.Wanted(channel)
-			},
+			Watched: c.watched,
 			Failed: func(model string, kind council.Kind, cause error) {
 				g.reports.warn(g.logger, "a model of the council gave no answer", "model", model, "reason", kind.String(), "error", cause)
 			},
@@ -94,6 +91,13 @@ func (g *Gateway) setUpCouncils() error {
 	c.all = all
 	g.councils = c
 	return nil
+}
+
+// watched reports whether somebody here follows the log of a council, or somebody elsewhere may: as
+// long as Redis is away, nobody can say so.
+func (c *councils) watched(log string) bool {
+	channel, err := proto.ParseChannel(log)
+	return err == nil && (c.gateway.hub.Wanted(channel) || !c.gateway.brokerHealth().Delivering)
 }
 
 // append writes entries to the log of a council.
