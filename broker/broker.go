@@ -67,7 +67,7 @@
 // Cluster that holds only while no slot moves, so a horizon counts once the slots were looked at
 // after it. It relies on positions that Redis gives (XADD *), and on a clock that does not go back.
 //
-// A log may be given an end of its life with a message ([Message].Keep): PEXPIRE in the step of the XADD.
+// A log may be given an end of its life with a message ([Message].Keep): EXPIRE in the step of the XADD.
 // Its readers see it go as they would any key.
 //
 // Bounds: 48 bytes a key beside its entry in the table; 128 keys or about 4 MiB a batch; 128
@@ -125,10 +125,13 @@ type Message struct {
 	Kind Kind
 	// MaxLen bounds a Log: about so many of its newest entries are kept (MAXLEN ~). 0: no bound.
 	MaxLen int
-	// Keep, for a Log, has its key gone so long after this message (PEXPIRE, in the same step), unless
-	// a later one says otherwise. In whole milliseconds; 0: the key stays as it is.
+	// Keep, for a Log, has its key gone so long after this message (EXPIRE, in the same step), unless
+	// a later one says otherwise. Rounded up to whole seconds; 0: the key stays as it is.
 	Keep time.Duration
 }
+
+// keepSeconds is Keep as EXPIRE takes it.
+func (m *Message) keepSeconds() int64 { return int64((m.Keep + time.Second - 1) / time.Second) }
 
 // Health is what the broker knows of its own delivery.
 type Health struct {

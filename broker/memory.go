@@ -306,7 +306,7 @@ func (m *Memory) queue(messages []Message) []Position {
 		case Log:
 			positions[index] = m.store.append(message.Channel, message.Payload, message.MaxLen, at)
 			if message.Keep > 0 {
-				m.store.keep(message.Channel, now.Add(message.Keep))
+				m.store.keep(message.Channel, now.Add(time.Duration(message.keepSeconds())*time.Second))
 			}
 		default:
 			continue

@@ -321,7 +321,7 @@ func (s *session) sendPublished(taken []*publishRequest, count int) {
 			message := &request.messages[index]
 			commands = append(commands, s.publishCommand(b, message))
 			if message.Keep > 0 {
-				commands = append(commands, b.Pexpire().Key(s.node.broker.prefix+message.Channel).Milliseconds(max(message.Keep.Milliseconds(), 1)).Build())
+				commands = append(commands, b.Expire().Key(s.node.broker.prefix+message.Channel).Seconds(message.keepSeconds()).Build())
 			}
 		}
 		if several {
@@ -405,7 +405,7 @@ func positionsOf(replies []rueidis.RedisMessage, messages []Message) ([]Position
 		return nil, nil
 	}
 	positions := make([]Position, len(messages))
-	kept := 0 // replies to PEXPIRE so far
+	kept := 0 // replies to EXPIRE so far
 	for index := range messages {
 		if messages[index].Kind != Log {
 			continue

@@ -12,7 +12,7 @@ import (
 // testKeep has logs end: one when it was first said, one whose end was put off, none without a word.
 func testKeep(t *testing.T, e Engine) {
 	b, r := e.Start(t, lingerLong)
-	const short = 200 * time.Millisecond
+	const short = time.Second
 	logs := []struct {
 		channel string
 		keeps   []time.Duration // of its messages
