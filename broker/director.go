@@ -100,11 +100,11 @@ func (r *Redis) reassign() {
 			if e.node == before {
 				return false
 			}
-			lost := e.confirmedIn() != 0
+			lost := r.table.confirmedIn(e) != 0
 			if session != nil {
 				session.release(e)
 			}
-			e.release()
+			r.table.release(e)
 			e.flags &^= flagLeaving
 			if e.kind().keyed() {
 				r.forsake(index, e)

@@ -121,7 +121,7 @@ func (t *tracker) close(batch *readBatch) {
 	for index := range batch.reads {
 		read := &batch.reads[index]
 		e := r.table.at(read.index)
-		if read.kind != Log || !read.good || e.kind() != Log || e.confirmedIn() != t.session.number {
+		if read.kind != Log || !read.good || e.kind() != Log || r.table.confirmedIn(e) != t.session.number {
 			continue
 		}
 		key := r.table.key(e)

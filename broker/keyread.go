@@ -207,7 +207,7 @@ func (t *tracker) failed(read *keyRead, e *entry, err error) (refused []Subscrip
 	r := t.broker
 	key := r.table.key(e)
 	key.flags |= keyDirty
-	if e.confirmedIn() == t.session.number {
+	if r.table.confirmedIn(e) == t.session.number {
 		t.session.release(e)
 	}
 	class, advice, _ := diagnoseReply(err)

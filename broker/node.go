@@ -152,18 +152,18 @@ func (n *node) lose(ended *session) {
 	r.mutex.Unlock()
 	for chunk := range chunks {
 		r.loseChunk(chunk, func(index uint32, e *entry) bool {
-			lost := e.confirmedIn() == ended.number && e.flags&(flagWanted|flagLingering) != 0
+			lost := r.table.confirmedIn(e) == ended.number && e.flags&(flagWanted|flagLingering) != 0
 			if e.kind().keyed() {
 				key := r.table.key(e)
-				if e.session != ended.number && key.askedIn != ended.number {
+				if *r.table.session(e) != ended.number && key.askedIn != ended.number {
 					return false
 				}
 				key.forsake()
 				lost = false
-			} else if e.session != ended.number {
+			} else if *r.table.session(e) != ended.number {
 				return false
 			}
-			e.release()
+			r.table.release(e)
 			e.flags &^= flagLeaving
 			if e.has(flagWanted) {
 				r.enqueue(index, e)

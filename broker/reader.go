@@ -130,7 +130,7 @@ func (d *reader) confirm(kind Kind, wire string) {
 	}
 	d.broker.mutex.Lock()
 	index, e := d.broker.table.find(kind, channel)
-	ours := e != nil && e.askedIn() == d.session.number
+	ours := e != nil && d.broker.table.askedIn(e) == d.session.number
 	d.broker.mutex.Unlock()
 	// An entry that is asked for is not given away, so its number stays good.
 	if ours {
@@ -147,7 +147,7 @@ func (d *reader) tellAnswered() {
 	r.mutex.Lock()
 	for _, index := range d.answered {
 		e := r.table.at(index)
-		if e.askedIn() != d.session.number {
+		if r.table.askedIn(e) != d.session.number {
 			continue // moved to another node meanwhile
 		}
 		switch {
@@ -158,7 +158,7 @@ func (d *reader) tellAnswered() {
 		default:
 			fresh = append(fresh, r.table.subscription(e))
 		}
-		e.confirm(d.session.number)
+		r.table.confirm(e, d.session.number)
 		e.flags |= flagConfirmed
 		e.flags &^= flagAlone | flagRefused
 		d.session.confirmed++
@@ -193,13 +193,13 @@ func (d *reader) left(kind Kind, wire string) {
 	defer r.calls.Unlock()
 	r.mutex.Lock()
 	index, e := r.table.find(kind, channel)
-	if e == nil || e.confirmedIn() != d.session.number {
+	if e == nil || r.table.confirmedIn(e) != d.session.number {
 		r.mutex.Unlock()
 		return
 	}
 	asked := e.has(flagLeaving)
 	e.flags &^= flagLeaving
-	e.release()
+	r.table.release(e)
 	if !asked {
 		d.session.confirmed--
 	}

@@ -262,11 +262,11 @@ func (r *Redis) Unsubscribe(sub Subscription) {
 
 // confirmedBy returns the living session that confirmed e and is not asked to leave it, or nil.
 func (r *Redis) confirmedBy(e *entry) *session {
-	if e.confirmedIn() == 0 || e.node == noNode || e.has(flagLeaving) {
+	if r.table.confirmedIn(e) == 0 || e.node == noNode || e.has(flagLeaving) {
 		return nil
 	}
 	session := r.nodes[e.node].session
-	if session == nil || session.number != e.session {
+	if session == nil || session.number != r.table.confirmedIn(e) {
 		return nil
 	}
 	return session
@@ -442,7 +442,7 @@ func (r *Redis) retry(index uint32) {
 		r.settle(index)
 		return
 	}
-	if e.session == 0 {
+	if *r.table.session(e) == 0 {
 		r.place(index, e)
 	}
 	r.enqueue(index, e)

@@ -33,14 +33,16 @@ const flagsHeld = flagWanted | flagQueued | flagLingering | flagDelayed | flagLe
 // noNode is the node of an entry that has none yet.
 const noNode = int16(-1)
 
-// entry is one subscription. There may be a million of them, so it is kept at 16 bytes without a
+// entry is one subscription. There may be a million of them, so it is kept at 12 bytes without a
 // pointer and found by a number. It belongs to whoever holds the broker's mutex.
 type entry struct {
-	name    names.Place // the entry holds it; 0 in a free entry
-	session uint32      // number of the session that confirmed it, or with flagAsked that was asked; 0 is none
-	key     uint32      // State and Log: its number in the table of keys
-	node    int16
-	flags   entryFlags
+	name names.Place // the entry holds it; 0 in a free entry
+	// held is the number of the session that confirmed it, or with flagAsked that was asked; 0 is
+	// none. Of a State or Log it is the number of its record in the table of keys, where there
+	// is room for the session. See [registry.session].
+	held  uint32
+	node  int16
+	flags entryFlags
 }
 
 // entryBytes is what an entry costs beside its name; the table that finds it comes to about as
@@ -48,31 +50,6 @@ type entry struct {
 const entryBytes = int(unsafe.Sizeof(entry{}))
 
 func (e *entry) kind() Kind { return Kind(e.flags >> kindShift) }
-
-// confirmedIn is the number of the session that confirmed it; 0 is none.
-func (e *entry) confirmedIn() uint32 {
-	if e.has(flagAsked) {
-		return 0
-	}
-	return e.session
-}
-
-// askedIn is the number of the session that was asked and has not answered; 0 is none.
-func (e *entry) askedIn() uint32 {
-	if e.has(flagAsked) {
-		return e.session
-	}
-	return 0
-}
-
-// confirm notes the session that confirmed it.
-func (e *entry) confirm(session uint32) { e.session, e.flags = session, e.flags&^flagAsked }
-
-// ask notes the session that was asked, of an entry that none has confirmed.
-func (e *entry) ask(session uint32) { e.session, e.flags = session, e.flags|flagAsked }
-
-// release is the end of confirm or ask.
-func (e *entry) release() { e.session, e.flags = 0, e.flags&^flagAsked }
 
 func (e *entry) has(flag entryFlags) bool { return e.flags&flag != 0 }
 
@@ -152,30 +129,67 @@ func (r *registry) obtain(sub Subscription, name names.Place) (uint32, *entry) {
 	}
 	*made = entry{name: name, flags: entryFlags(sub.Kind) << kindShift, node: noNode}
 	if sub.Kind.keyed() {
-		made.key = r.keys.obtain(sub.Kind)
+		made.held = r.keys.obtain(sub.Kind)
 	}
 	r.byName[sub.Kind].Add(index + 1)
 	return index, made
 }
 
+// key is the record of an entry of kind State or Log.
+func (r *registry) key(e *entry) *trackedKey { return r.keys.at(e.held) }
+
+// session is where an entry keeps the number of its session.
+func (r *registry) session(e *entry) *uint32 {
+	if e.kind().keyed() {
+		return &r.key(e).session
+	}
+	return &e.held
+}
+
+// confirmedIn is the number of the session that confirmed the entry; 0 is none.
+func (r *registry) confirmedIn(e *entry) uint32 {
+	if e.has(flagAsked) {
+		return 0
+	}
+	return *r.session(e)
+}
+
+// askedIn is the number of the session that was asked and has not answered; 0 is none.
+func (r *registry) askedIn(e *entry) uint32 {
+	if e.has(flagAsked) {
+		return *r.session(e)
+	}
+	return 0
+}
+
+// confirm notes the session that confirmed the entry.
+func (r *registry) confirm(e *entry, session uint32) {
+	*r.session(e), e.flags = session, e.flags&^flagAsked
+}
+
+// ask notes the session that was asked, of an entry that none has confirmed.
+func (r *registry) ask(e *entry, session uint32) {
+	*r.session(e), e.flags = session, e.flags|flagAsked
+}
+
+// release is the end of confirm or ask.
+func (r *registry) release(e *entry) { *r.session(e), e.flags = 0, e.flags&^flagAsked }
+
 // settle gives the entry back if nothing holds it any more, and reports whether it did.
 func (r *registry) settle(index uint32) bool {
 	settled := r.at(index)
-	if settled.name == 0 || settled.flags&flagsHeld != 0 || settled.session != 0 || settled.kind().keyed() && r.key(settled).askedIn != 0 {
+	if settled.name == 0 || settled.flags&flagsHeld != 0 || *r.session(settled) != 0 || settled.kind().keyed() && r.key(settled).askedIn != 0 {
 		return false
 	}
 	r.byName[settled.kind()].Remove(r.channel(settled))
 	r.store.Drop(settled.name)
 	if settled.kind().keyed() {
-		r.keys.giveBack(settled.key)
+		r.keys.giveBack(settled.held)
 	}
 	*settled = entry{node: noNode}
 	r.free = append(r.free, index)
 	return true
 }
-
-// key is the record of an entry of kind State or Log.
-func (r *registry) key(e *entry) *trackedKey { return r.keys.at(e.key) }
 
 // queue is a first-in-first-out list of entries. An entry stands in it at most once (a flag says
 // so), which bounds it by the size of the table.

@@ -100,19 +100,19 @@ func (s *session) sort(next *batch, index uint32, e *entry) {
 	r := s.node.broker
 	switch {
 	case e.name == 0:
-	case e.has(flagLeaving), e.askedIn() == s.number:
+	case e.has(flagLeaving), r.table.askedIn(e) == s.number:
 		// The answer on its way decides; it queues the entry again if need be.
-	case e.confirmedIn() == s.number && e.has(flagWanted):
+	case r.table.confirmedIn(e) == s.number && e.has(flagWanted):
 		next.again = append(next.again, index)
-	case e.confirmedIn() == s.number && !e.has(flagLingering):
+	case r.table.confirmedIn(e) == s.number && !e.has(flagLingering):
 		e.flags |= flagLeaving
 		s.confirmed--
 		next.add(s, index, e, true)
-	case e.confirmedIn() != 0:
+	case r.table.confirmedIn(e) != 0:
 	case e.has(flagWanted) && e.has(flagDelayed) && e.has(flagRefused):
 		next.refused = append(next.refused, r.table.subscription(e))
 	case e.has(flagWanted) && !e.has(flagDelayed):
-		e.ask(s.number)
+		r.table.ask(e, s.number)
 		next.repeat = next.repeat || e.has(flagConfirmed)
 		next.add(s, index, e, false)
 	default:
@@ -252,17 +252,17 @@ func (s *session) sortRefused(c *command, class cause) (refused []Subscription) 
 				s.confirmedWanted++
 			}
 			s.delayRefused(index, e)
-		case e.askedIn() != s.number:
+		case r.table.askedIn(e) != s.number:
 			continue // moved to another node meanwhile
 		case class == causeTopology:
-			e.release()
+			r.table.release(e)
 			r.delayMoved(index, e)
 		case len(c.indexes) > 1:
-			e.release()
+			r.table.release(e)
 			e.flags |= flagAlone
 			r.enqueue(index, e)
 		default:
-			e.release()
+			r.table.release(e)
 			s.delayRefused(index, e)
 			if !e.has(flagRefused) && e.has(flagWanted) {
 				e.flags |= flagRefused

@@ -30,7 +30,7 @@ func (t *tracker) sweep() {
 			t.sweepAt = 0
 		}
 		e := r.table.at(t.sweepAt)
-		if !e.kind().keyed() || e.confirmedIn() != t.session.number || !e.has(flagWanted) {
+		if !e.kind().keyed() || r.table.confirmedIn(e) != t.session.number || !e.has(flagWanted) {
 			continue
 		}
 		if key := r.table.key(e); key.askedIn == 0 && !key.has(keyDirty|keyFresh|keyWaits) {

@@ -53,8 +53,9 @@ type trackedKey struct {
 	// size is how many bytes the last read gave, of a Log on average for an entry.
 	size   uint32
 	readAt tickFine
-	// askedIn is the number of the session that is reading the key; 0 is none.
-	askedIn uint32
+	// session is the number of the session that confirmed its entry, askedIn of the one that is
+	// reading the key; 0 is none.
+	session, askedIn uint32
 	form    keyForm
 	flags   keyFlags
 }

@@ -258,7 +258,7 @@ func (t *tracker) sort(batch *readBatch, index uint32, e *entry, now tickFine) {
 		if e.has(flagRefused) && key.has(keyOwed) {
 			batch.refused = append(batch.refused, r.table.subscription(e))
 		}
-	case e.confirmedIn() == t.session.number && !key.has(keyDirty|keyFresh|keySwept):
+	case r.table.confirmedIn(e) == t.session.number && !key.has(keyDirty|keyFresh|keySwept):
 		batch.confirm = append(batch.confirm, index)
 	case !key.has(keyFresh) && now.since(key.readAt) < interval(e.kind()):
 		if !key.has(keyWaits) {
@@ -267,7 +267,7 @@ func (t *tracker) sort(batch *readBatch, index uint32, e *entry, now tickFine) {
 		}
 	default:
 		key.askedIn = t.session.number
-		batch.repeat = batch.repeat || e.has(flagConfirmed) && e.confirmedIn() == 0
+		batch.repeat = batch.repeat || e.has(flagConfirmed) && r.table.confirmedIn(e) == 0
 		if e.kind() == Log && !key.has(keyFresh) {
 			t.checkOrigin(key)
 		}
@@ -405,10 +405,11 @@ func (t *tracker) tellConfirmed(indexes []uint32) {
 
 // hold notes that the session now has the entry confirmed. The caller holds mutex.
 func (s *session) hold(e *entry) {
-	if e.confirmedIn() == s.number {
+	table := s.node.broker.table
+	if table.confirmedIn(e) == s.number {
 		return
 	}
-	e.confirm(s.number)
+	table.confirm(e, s.number)
 	s.confirmed++
 	if e.has(flagWanted) {
 		s.confirmedWanted++
@@ -420,7 +421,7 @@ func (s *session) hold(e *entry) {
 
 // release takes back what hold noted. The caller holds mutex.
 func (s *session) release(e *entry) {
-	e.release()
+	s.node.broker.table.release(e)
 	s.confirmed--
 	if e.has(flagWanted) {
 		s.confirmedWanted--

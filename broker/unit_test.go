@@ -147,8 +147,8 @@ func freePort(t *testing.T) string {
 
 // TestEntryStaysSmall: there is one entry a channel, and there may be a million channels.
 func TestEntryStaysSmall(t *testing.T) {
-	if broker.EntryBytes > 16 {
-		t.Fatalf("an entry takes %d bytes, want at most 16", broker.EntryBytes)
+	if broker.EntryBytes > 12 {
+		t.Fatalf("an entry takes %d bytes, want at most 12", broker.EntryBytes)
 	}
 	if broker.KeyBytes > 56 {
 		t.Fatalf("a key takes %d bytes more, want at most 56", broker.KeyBytes)
