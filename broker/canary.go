@@ -315,7 +315,7 @@ func (s *session) watch() {
 				return
 			}
 		}
-		if c := s.tracker.canary; c != nil && c.silentFor(time.Since(s.opened), late) >= canarySilence {
+		if c := s.tracker.canary; c != nil && !s.tracker.down.Load() && c.silentFor(time.Since(s.opened), late) >= canarySilence {
 			s.fail(errUntold)
 			return
 		}

@@ -145,7 +145,7 @@ func diagnoseNetwork(err error) (cause, string) {
 		return causeTimeout, "the server is stalled, a firewall drops packets, or the port does not speak TLS although the URL says rediss://"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
 		errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed), errors.Is(err, rueidis.ErrClosing):
-		return causeCut, "the server or something on the way closed the connection: a restart, CLIENT KILL, client-output-buffer-limit pubsub, or a port that speaks only TLS (rediss://)"
+		return causeCut, "the server or something on the way closed the connection: a restart, CLIENT KILL, client-output-buffer-limit, or a port that speaks only TLS (rediss://)"
 	}
 	return causeOther, "see the error"
 }

@@ -62,7 +62,8 @@ func (b *readBatch) add(sub Subscription, key *trackedKey, index uint32) {
 	b.reads = append(b.reads, read)
 }
 
-// fetch sends the reads and takes their answers. It reports false if the session is over.
+// fetch sends the reads and takes their answers. It reports false if the connection, or the
+// session, is over.
 func (t *tracker) fetch(batch *readBatch) bool {
 	b := t.client.B()
 	var commands []rueidis.Completed
@@ -78,7 +79,7 @@ func (t *tracker) fetch(batch *readBatch) bool {
 	answers := t.client.DoMulti(ctx, commands...)
 	received := time.Now()
 	for _, answer := range answers {
-		if t.session.failReply("read keys", answer.NonRedisError()) {
+		if t.failed("read keys", answer.NonRedisError()) {
 			return false
 		}
 	}
@@ -100,7 +101,7 @@ func (t *tracker) fetch(batch *readBatch) bool {
 	return true
 }
 
-// cachingYes has Redis remember the keys of the next command, or transaction.
+// cachingYes has Redis remember the key of the next command.
 func (t *tracker) cachingYes() rueidis.Completed { return t.client.B().ClientCaching().Yes().Build() }
 
 func (f keyForm) commandCount() int {
@@ -164,7 +165,7 @@ func (t *tracker) apply(read *keyRead) {
 	switch {
 	case err != nil:
 		key.flags &^= keySwept
-		refused, refusal = t.failed(read, e, err)
+		refused, refusal = t.refusedRead(read, e, err)
 	case again && !key.has(keySwept):
 		key.flags |= keyDirty
 	case !again:
@@ -202,8 +203,8 @@ func (t *tracker) advise(read *keyRead) {
 	}
 }
 
-// failed decides what becomes of a key that Redis did not let us read. The caller holds mutex.
-func (t *tracker) failed(read *keyRead, e *entry, err error) (refused []Subscription, refusal error) {
+// refusedRead decides what becomes of a key that Redis did not let us read. The caller holds mutex.
+func (t *tracker) refusedRead(read *keyRead, e *entry, err error) (refused []Subscription, refusal error) {
 	r := t.broker
 	key := r.table.key(e)
 	key.flags |= keyDirty
@@ -254,7 +255,7 @@ func (t *tracker) refuse(batch *readBatch, err error) {
 			continue
 		}
 		key.askedIn = 0
-		told, _ := t.failed(&batch.reads[index], e, err)
+		told, _ := t.refusedRead(&batch.reads[index], e, err)
 		refused = append(refused, told...)
 		r.settle(batch.reads[index].index)
 	}

@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"strings"
+
+	"github.com/redis/rueidis"
 )
 
 // originsMax bounds how many origins are remembered. One that is forgotten and comes again counts
@@ -17,27 +19,35 @@ type origins map[string]uint32
 
 // findOrigin asks the server whose data it holds.
 func (s *session) findOrigin() error {
-	ctx, cancel := context.WithTimeout(s.ctx, dialTimeout)
-	defer cancel()
-	b := s.client.B()
-	identity := ""
-	for index, answer := range s.client.DoMulti(ctx, b.Info().Section("server").Build(), b.Info().Section("replication").Build()) {
-		text, err := answer.ToString()
-		if _, isReply := redisReply(err); isReply {
-			// Where INFO is forbidden nothing is sure: every session counts as another run.
-			identity = ""
-			break
-		}
-		if err != nil {
-			return err
-		}
-		identity += " " + infoField(text, []string{"run_id", "master_replid"}[index])
+	identity, err := s.askIdentity(s.client)
+	if err != nil {
+		return err
 	}
 	r := s.node.broker
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	s.origin = r.originOf(identity, s.number)
+	s.identity, s.origin = identity, r.originOf(identity, s.number)
 	return nil
+}
+
+// askIdentity asks on one of the session's connections what data the server holds. It is empty
+// where INFO is forbidden, and nothing is sure.
+func (s *session) askIdentity(client rueidis.CoreClient) (string, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, dialTimeout)
+	defer cancel()
+	b := client.B()
+	identity := ""
+	for index, answer := range client.DoMulti(ctx, b.Info().Section("server").Build(), b.Info().Section("replication").Build()) {
+		text, err := answer.ToString()
+		if _, isReply := redisReply(err); isReply {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		identity += " " + infoField(text, []string{"run_id", "master_replid"}[index])
+	}
+	return strings.TrimSpace(identity), nil
 }
 
 // infoField returns the value of a field of what INFO gave.
@@ -50,10 +60,10 @@ func infoField(text, name string) string {
 	return ""
 }
 
-// originOf returns the number of an identity, which is that of the first session that met it. The
-// caller holds mutex.
+// originOf returns the number of an identity, which is that of the first session that met it.
+// Without an identity every session counts as another run. The caller holds mutex.
 func (r *Redis) originOf(identity string, session uint32) uint32 {
-	if strings.TrimSpace(identity) == "" {
+	if identity == "" {
 		return session
 	}
 	if number, known := r.origins[identity]; known {

@@ -13,8 +13,9 @@ import (
 )
 
 // session is the time during which three connections to one server live, for commands, for
-// pub/sub and for keys. Anything that
-// goes wrong with it ends it whole.
+// pub/sub and for keys. Anything that goes wrong with it ends it whole, save that a connection for
+// keys that ends alone is replaced: nothing is lost by that, while a new session is a gap on each
+// channel.
 type session struct {
 	node   *node
 	number uint32 // never 0, unique in the broker
@@ -29,8 +30,9 @@ type session struct {
 	ended  <-chan error // closed when the reader has made its last call
 	reader *reader
 
-	tracker *tracker // of keys, by a connection of its own
-	origin  uint32   // number of the data that the server holds
+	tracker  *tracker // of keys, by a connection of its own
+	identity string   // of the data that the server holds; empty if it does not say
+	origin   uint32   // number of that data
 
 	canaries  []*canary
 	payload   string      // of this session's canaries
@@ -106,7 +108,7 @@ func (s *session) enter() error {
 	if err := s.findOrigin(); err != nil {
 		return err
 	}
-	return s.openTracking()
+	return s.tracker.open()
 }
 
 // checkServer makes sure that the server is a primary in the mode that was found at the start.
@@ -139,6 +141,7 @@ func (s *session) serve() error {
 	s.node.opened = true
 	r.mutex.Unlock()
 	var loops sync.WaitGroup
+	s.tracker.over = make(chan struct{})
 	for _, loop := range []func(){s.subscribeLoop, s.publishLoop, s.probeLoop, s.watch, s.tracker.run} {
 		loops.Go(loop)
 	}
@@ -151,12 +154,6 @@ func (s *session) serve() error {
 			err = rueidis.ErrClosing
 		}
 		s.fail(fmt.Errorf("the pub/sub connection ended: %w", err))
-	case err := <-s.tracker.ended:
-		s.tracker.ended = nil
-		if err == nil {
-			err = rueidis.ErrClosing
-		}
-		s.fail(fmt.Errorf("the tracking connection ended: %w", err))
 	case <-s.ctx.Done():
 		s.fail(context.Cause(s.ctx))
 	}

@@ -56,8 +56,8 @@ type trackedKey struct {
 	// session is the number of the session that confirmed its entry, askedIn of the one that is
 	// reading the key; 0 is none.
 	session, askedIn uint32
-	form    keyForm
-	flags   keyFlags
+	form             keyForm
+	flags            keyFlags
 }
 
 // keyBytes is what a key costs beside its entry.

@@ -1,9 +1,7 @@
 package broker
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -38,15 +36,16 @@ func (c *keyCounts) into(stats *Stats) {
 
 // tracker reads the keys of one session and hands over what they hold. Redis is asked to remember
 // each read (CLIENT CACHING YES) and says on the same connection when what was read is no longer
-// so; then the key is read again. One batch is on its way at a time, while the next gathers.
+// so; then the key is read again. One batch is on its way at a time, while the next gathers. A
+// connection that ends alone is replaced alone (see run).
 //
 // invalidated runs on the goroutine that reads the connection, all else on the tracker's own.
 type tracker struct {
 	session *session
 	broker  *Redis
-	client  rueidis.DedicatedClient
-	ended   <-chan error // closed when the connection has ended
-	canary  *canary      // nil where the node has no slot for one
+	canary  *canary       // nil where the node has no slot for one
+	over    chan struct{} // closed when run has returned
+	down    atomic.Bool   // there is no connection at present
 
 	// Guarded by the broker's mutex.
 	refused     error    // why Redis does not let us track, nil if it does
@@ -58,9 +57,12 @@ type tracker struct {
 	waiting     dueHeap  // keys with keyWaits
 	sweepAt     uint32   // the next entry that the sweep looks at
 
-	// Of the tracker's own goroutine.
-	marked  uint64    // ms of the canary entry that was read with the batch, 0 if none was
-	sweptTo time.Time // when the sweep last looked
+	// Of the tracker's own goroutine, once it runs.
+	client  rueidis.DedicatedClient
+	ended   <-chan error // closed when the connection has ended; nil without one
+	again   bool         // the connection is not the session's first
+	marked  uint64       // ms of the canary entry that was read with the batch, 0 if none was
+	sweptTo time.Time    // when the sweep last looked
 }
 
 // errTracking is of a server that does not know client tracking.
@@ -69,62 +71,6 @@ var errTracking = errors.New("the server does not do client tracking, which mode
 // newTracker makes the tracker of a session, without its connection.
 func newTracker(s *session) *tracker {
 	return &tracker{session: s, broker: s.node.broker, canary: s.trackedCanary(), sweptTo: time.Now()}
-}
-
-// openTracking makes the connection that reads keys and reads the canary, so that the first one
-// that is written proves it.
-func (s *session) openTracking() error {
-	t := s.tracker
-	t.client, _ = s.client.Dedicate()
-	t.ended = t.client.SetOnInvalidations(t.invalidated)
-	select {
-	case err := <-t.ended:
-		t.ended = nil
-		if err == nil {
-			err = rueidis.ErrClosing
-		}
-		return err
-	default:
-	}
-	if err := t.enable(); err != nil {
-		return err
-	}
-	return t.readCanary()
-}
-
-// enable asks Redis to track what is read here. That it refuses is no error of the session, which
-// has other subscriptions.
-func (t *tracker) enable() error {
-	ctx, cancel := context.WithTimeout(t.session.ctx, canaryEnterTimeout)
-	defer cancel()
-	err := t.client.Do(ctx, t.client.B().ClientTracking().On().Optin().Build()).Error()
-	if _, isReply := redisReply(err); !isReply && err != nil {
-		return err
-	}
-	if err != nil {
-		if class, _ := diagnose(err); class != causePermission {
-			err = fmt.Errorf("%w: %w", errTracking, err)
-		}
-		if t.canary != nil {
-			t.canary.refused.Store(true)
-		}
-	}
-	t.broker.mutex.Lock()
-	t.canaryDirty = t.canaryDirty || t.refused != nil && err == nil
-	t.refused = err
-	t.broker.mutex.Unlock()
-	return nil
-}
-
-// finish waits until the connection is gone. The session has failed before.
-func (t *tracker) finish() {
-	if t.ended != nil {
-		<-t.ended
-		t.ended = nil
-	}
-	if t.client != nil {
-		t.client.Close()
-	}
 }
 
 // invalidated notes which keys have changed; nil is all of them.
@@ -174,8 +120,8 @@ func (t *tracker) changed(kind Kind, channel string) {
 	}
 }
 
-// run reads what has changed until the session ends.
-func (t *tracker) run() {
+// read reads what has changed until the connection, or the session, ends. It returns why.
+func (t *tracker) read() error {
 	sweep := time.NewTicker(sweepTick)
 	defer sweep.Stop()
 	timer := time.NewTimer(time.Hour)
@@ -189,7 +135,9 @@ func (t *tracker) run() {
 		}
 		batch, wait := t.next()
 		if !batch.empty() {
-			t.work(batch)
+			if !t.work(batch) {
+				return t.awaitEnd()
+			}
 			continue
 		}
 		timer.Reset(wait)
@@ -198,9 +146,12 @@ func (t *tracker) run() {
 		case <-timer.C:
 		case <-sweep.C:
 			t.sweep()
+		case err := <-t.ended:
+			return t.hasEnded(err)
 		case <-t.session.ctx.Done():
 		}
 	}
+	return t.session.ctx.Err()
 }
 
 // readBatch is what the tracker does in one step.
@@ -301,33 +252,33 @@ func (t *tracker) stopWaiting(now tickFine) {
 	}
 }
 
-// work carries a batch out.
-func (t *tracker) work(batch *readBatch) {
+// work carries a batch out. It reports false if the connection, or the session, failed.
+func (t *tracker) work(batch *readBatch) bool {
 	if batch.flushed {
 		t.dirtyAll()
 	}
 	t.tellConfirmed(batch.confirm)
 	t.session.refuseAgain(batch.refused)
 	if len(batch.reads) == 0 && !batch.canary {
-		return
+		return true
 	}
 	if t.refused != nil { // only this goroutine sets it from here on
-		if err := t.enable(); err != nil {
-			t.session.failReply("ask for client tracking", err)
-			return
+		if t.failed("ask for client tracking", t.enable()) {
+			return false
 		}
 	}
 	if t.refused != nil {
 		t.refuse(batch, t.refused)
-		return
+		return true
 	}
 	if !t.fetch(batch) {
-		return
+		return false
 	}
 	t.settle(batch)
-	if t.session.again && batch.full && batch.repeat {
+	if (t.session.again || t.again) && batch.full && batch.repeat {
 		pause(t.session.ctx, jitter(resubscribePause), nil)
 	}
+	return true
 }
 
 // settle hands over what was read, confirms what is owed a confirmation, and moves the horizon.
