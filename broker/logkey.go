@@ -30,7 +30,11 @@ func (t *tracker) applyLog(read *keyRead, key *trackedKey) (again bool, err erro
 	case formRange:
 		return t.extendLog(read, key)
 	default:
-		return false, t.checkLog(read, key)
+		err := t.checkLog(read, key)
+		if errors.Is(err, errTorn) {
+			return true, nil
+		}
+		return false, err
 	}
 }
 

@@ -43,6 +43,9 @@ func (r *Redis) readLog(ctx context.Context, channel string, after Position, cou
 		if err == nil {
 			return chunk, nil
 		}
+		if errors.Is(err, errTorn) {
+			continue
+		}
 		if class, _, isReply := diagnoseReply(err); !isReply || class != causeTopology || slot == noSlot {
 			break
 		}
@@ -88,32 +91,49 @@ func rangeCommand(b rueidis.Builder, name string, from Position, count int) ruei
 }
 
 // checkCommandCount is how many commands checkCommands gives.
-const checkCommandCount = 4
+const checkCommandCount = 3
 
-// checkCommands reads a log and what XINFO says of it in one moment.
+// errTorn says that a log changed while it was looked at.
+var errTorn = errors.New("the log changes too fast to be looked at")
+
+// checkCommands reads a log, and what XINFO says of it before and after: if that is the same, all is
+// of one moment. A transaction would be so at once, but Redis takes none while it is out of memory,
+// when logs must be read no less.
 func checkCommands(b rueidis.Builder, name string, from Position, count int) []rueidis.Completed {
 	return []rueidis.Completed{
-		b.Multi().Build(), b.XinfoStream().Key(name).Build(), rangeCommand(b, name, from, count), b.Exec().Build(),
+		b.XinfoStream().Key(name).Build(), rangeCommand(b, name, from, count), b.XinfoStream().Key(name).Build(),
 	}
 }
 
-// readCheck reads the answers to checkCommands, and how many bytes the entries have. Where Redis
-// refuses a part it refuses the whole, and the refusal of the part is what counts.
+// readCheck reads the answers to checkCommands, and how many bytes the entries have. With errTorn
+// they are to be asked for again.
 func readCheck(answers []rueidis.RedisResult, cursor Position, count int) (read logRead, size int, err error) {
 	for _, answer := range answers {
-		if err := answer.Error(); err != nil {
+		if err := answer.NonRedisError(); err != nil {
 			return logRead{}, 0, err
 		}
 	}
-	parts, err := answers[checkCommandCount-1].ToArray()
-	if err != nil || len(parts) != 2 {
-		return logRead{}, 0, errors.Join(errOddReply, err)
+	before, _ := answers[0].ToMessage() // parseInfo has what Redis refuses
+	after, _ := answers[2].ToMessage()
+	read.cursor, read.oddType = cursor, wrongType(before.Error())
+	if read.info, err = parseInfo(before); err != nil {
+		return logRead{}, 0, err
 	}
-	read.cursor, read.oddType = cursor, wrongType(parts[0].Error())
-	if read.info, err = parseInfo(parts[0]); err != nil || !read.info.exists {
-		return read, 0, err
+	still, err := parseInfo(after)
+	if err != nil {
+		return logRead{}, 0, err
 	}
-	read.entries, read.held, size, err = parseEntries(parts[1], cursor)
+	if still != read.info {
+		return logRead{}, 0, errTorn
+	}
+	if !read.info.exists {
+		return read, 0, nil
+	}
+	entries, err := answers[1].ToMessage()
+	if err != nil {
+		return logRead{}, 0, err
+	}
+	read.entries, read.held, size, err = parseEntries(entries, cursor)
 	if read.full = len(read.entries) > count || read.held && len(read.entries) == count; read.full {
 		read.entries = read.entries[:count]
 	}

@@ -113,6 +113,22 @@ func TestRedisRefusesToWrite(t *testing.T) {
 	if got.status != 503 || got.code(t) != "broker_unavailable" || !strings.Contains(got.body, "WRONGTYPE") {
 		t.Errorf("XADD to a text was answered %d %.300s", got.status, got.body)
 	}
+	redis.CLI(t, "SET", "state:1", `"old"`)
+	s := h.open(t, enveloped, visit{channels: []string{"state:1", "events:1"}})
+	s.event(t, `"old"`)
+	redis.CLI(t, "CONFIG", "SET", "maxmemory", "1")
+	for _, channel := range []string{"log:1", "state:1"} {
+		got := h.ask(t, post(fmt.Sprintf(`{"channel":%q,"event":1}`, channel)))
+		if got.status != 503 || got.code(t) != "broker_unavailable" || !strings.Contains(got.body, "OOM") || !strings.Contains(got.body, "maxmemory") {
+			t.Errorf("%s without memory was answered %d %.300s", channel, got.status, got.body)
+		}
+	}
+	if got := h.post(t, `{"channel":"events:1","event":"x"}`); !*got.Distributed {
+		t.Errorf("an event, which takes no memory, was answered %+v", got)
+	}
+	s.event(t, `"x"`)
+	redis.CLI(t, "DEL", "state:1")
+	s.wordWith(t, "deleted", "channel=state:1")
 }
 
 // TestWrongMode: a PUBLISH on the channel of a log or a state reaches nobody, and an operator
