@@ -274,7 +274,7 @@ func (c *crowd) shake(slot netio.Slot, s *subscriber, b []byte) {
 		c.loop.SendBytes(slot, c.plan.Steps[s.step].bytesFor(channel, token))
 		return
 	}
-	s.live = true
+	s.live, s.scan.several = true, c.plan.Each > 1
 	s.hop.remaining = missing
 	c.reply.Live++
 	c.reply.LiveNanos = monotonic()

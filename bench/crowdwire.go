@@ -27,6 +27,9 @@ type connectPlan struct {
 	Channel string `json:"channel"`
 	Own     bool   `json:"own,omitempty"`
 	First   int    `json:"first"`
+	// Each is how many channels a stream has, of its own and one after the other from First, where
+	// it is more than one. The numbers of messages then tell nothing of what is lost.
+	Each int `json:"each,omitempty"`
 	// Secret signs a token for each stream, where it is given.
 	Secret string `json:"secret,omitempty"`
 	// Window is how many handshakes may be under way at once.

@@ -73,15 +73,30 @@ func (d *dialer) mint() error {
 
 // identity gives the channel and the token of a stream. Any goroutine.
 func (d *dialer) identity(number int) (channel, token string) {
-	of := d.plan.First
-	if d.plan.Own {
-		of += number
-	}
 	if i := number - d.first; i >= 0 && i < len(d.tokens) {
 		token = d.tokens[i]
 	}
+	of := d.plan.First
+	if d.plan.Each > 1 {
+		return severalNames(d.plan.Wire, d.plan.Channel, of+number*d.plan.Each, d.plan.Each), token
+	}
+	if d.plan.Own {
+		of += number
+	}
 	return channelName(d.plan.Channel, of), token
 }
+
+// severalNames names several channels with what stands between two in a request or a list.
+func severalNames(wire Wire, format string, first, count int) string {
+	names := make([]string, count)
+	for i := range names {
+		names[i] = channelName(format, first+i)
+	}
+	return strings.Join(names, severalBetween[wire])
+}
+
+// severalBetween is what stands between the channels of a stream.
+var severalBetween = map[Wire]string{SSE: "&channel=", WebSocket: `","`}
 
 // done says that one handshake ended, well or not. Only on the loop.
 func (d *dialer) done() {
@@ -92,12 +107,11 @@ func (d *dialer) done() {
 }
 
 func (d *dialer) run(loop *netio.Loop) {
-	address, err := netip.ParseAddrPort(d.plan.Address)
-	if err != nil || !address.Addr().Is4() {
-		_ = loop.PostAlways(dialFailed{d, fmt.Errorf("%q is no IPv4 address with a port", d.plan.Address)})
+	server, err := d.plan.target()
+	if err != nil {
+		_ = loop.PostAlways(dialFailed{d, err})
 		return
 	}
-	server := &unix.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()}
 	for number := d.first; number < d.first+d.count; number++ {
 		select {
 		case d.window <- struct{}{}:
@@ -117,6 +131,15 @@ func (d *dialer) run(loop *netio.Loop) {
 			return
 		}
 	}
+}
+
+// target is the server's address.
+func (p *connectPlan) target() (*unix.SockaddrInet4, error) {
+	address, err := netip.ParseAddrPort(p.Address)
+	if err != nil || !address.Addr().Is4() {
+		return nil, fmt.Errorf("%q is no IPv4 address with a port", p.Address)
+	}
+	return &unix.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()}, nil
 }
 
 // source spreads the streams over loopback addresses: one address has too few ports for many.

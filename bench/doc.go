@@ -57,6 +57,7 @@
 //	scenario*             the questions
 //	crowd, dialer, stamp, hop, step    a crowd process
 //	feed, publish, clock  publishing on time
+//	redis                 what a Redis tells of itself
 //	measure               what the kernel knows
 //	floor, plain          servers to compare with
 //	result, merge, statistics, figure, target, table, report, plot    what comes out

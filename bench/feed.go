@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -138,8 +139,12 @@ func (lineDialect) appendPublish(dst []byte, channel string, payload []byte) []b
 func (lineDialect) judge(b []byte) ([]byte, int, error) { return b[len(b):], 0, nil }
 func (lineDialect) answers() bool                       { return false }
 
-// redisDialect is PUBLISH in the protocol of Redis.
+// redisDialect is a command that publishes, in the protocol of Redis.
 type redisDialect struct {
+	// command is PUBLISH where it is empty; it names the channel, then what stands between, then
+	// the payload.
+	command string
+	between []string
 	// prefix stands before the channel in Redis.
 	prefix string
 	// wrap appends the payload as the subject carries it; nil takes it as it is.
@@ -150,15 +155,28 @@ func (r redisDialect) appendPublish(dst []byte, channel string, payload []byte) 
 	if r.wrap != nil {
 		payload = r.wrap(nil, payload)
 	}
-	dst = append(dst, "*3\r\n$7\r\nPUBLISH\r\n$"...)
+	dst = append(dst, '*')
+	dst = strconv.AppendInt(dst, int64(3+len(r.between)), 10)
+	dst = append(dst, "\r\n"...)
+	dst = appendBulk(dst, cmp.Or(r.command, "PUBLISH"))
+	dst = append(dst, '$')
 	dst = strconv.AppendInt(dst, int64(len(r.prefix)+len(channel)), 10)
 	dst = append(dst, "\r\n"...)
 	dst = append(dst, r.prefix...)
 	dst = append(dst, channel...)
-	dst = append(dst, "\r\n$"...)
-	dst = strconv.AppendInt(dst, int64(len(payload)), 10)
 	dst = append(dst, "\r\n"...)
-	dst = append(dst, payload...)
+	for _, word := range r.between {
+		dst = appendBulk(dst, word)
+	}
+	return appendBulk(dst, payload)
+}
+
+// appendBulk appends a bulk string of the protocol of Redis.
+func appendBulk[text string | []byte](dst []byte, s text) []byte {
+	dst = append(dst, '$')
+	dst = strconv.AppendInt(dst, int64(len(s)), 10)
+	dst = append(dst, "\r\n"...)
+	dst = append(dst, s...)
 	return append(dst, "\r\n"...)
 }
 
@@ -172,7 +190,17 @@ func (redisDialect) judge(b []byte) ([]byte, int, error) {
 		if b[0] == '-' {
 			return b, answers, fmt.Errorf("redis says %q", b[1:end])
 		}
-		b = b[end+2:]
+		end += len("\r\n")
+		if b[0] == '$' { // a bulk string, as XADD answers with
+			length, err := strconv.Atoi(string(b[1 : end-len("\r\n")]))
+			if err != nil || length < 0 {
+				return b, answers, fmt.Errorf("redis answers %q", b[:end])
+			}
+			if end += length + len("\r\n"); end > len(b) {
+				return b, answers, nil
+			}
+		}
+		b = b[end:]
 		answers++
 	}
 }

@@ -17,6 +17,8 @@ func TestDialectJudge(t *testing.T) {
 	}{
 		{name: "redis counts", dialect: redisDialect{}, bytes: ":1\r\n:20\r\n", answers: 2},
 		{name: "redis cut", dialect: redisDialect{}, bytes: ":1\r\n:2", answers: 1, rest: ":2"},
+		{name: "redis says OK, and ids", dialect: redisDialect{}, bytes: "+OK\r\n$3\r\n1-0\r\n$3\r\n2-0\r\n", answers: 3},
+		{name: "redis cuts an id", dialect: redisDialect{}, bytes: "$3\r\n1-0\r\n$3\r\n2-0\r", answers: 1, rest: "$3\r\n2-0\r"},
 		{name: "redis refuses", dialect: redisDialect{}, bytes: ":1\r\n-OOM no\r\n", answers: 1, rest: "-OOM no\r\n", refusal: "OOM"},
 		{name: "http without a body", dialect: web, bytes: "HTTP/1.1 204 No Content\r\n\r\n", answers: 1},
 		{
@@ -51,6 +53,12 @@ func TestDialectPublish(t *testing.T) {
 	}{
 		{"line", lineDialect{}, "c:1 {}\n"},
 		{"redis", redisDialect{}, "*3\r\n$7\r\nPUBLISH\r\n$3\r\nc:1\r\n$2\r\n{}\r\n"},
+		{
+			"a state", stateKeys.dialect, "*3\r\n$3\r\nSET\r\n$3\r\nc:1\r\n$2\r\n{}\r\n",
+		},
+		{
+			"a log", logKeys.dialect, "*5\r\n$4\r\nXADD\r\n$3\r\nc:1\r\n$1\r\n*\r\n$4\r\ndata\r\n$2\r\n{}\r\n",
+		},
 		{
 			"redis of centrifuge",
 			redisDialect{prefix: "centrifuge.client.", wrap: centrifugeMessage},

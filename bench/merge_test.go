@@ -6,16 +6,22 @@ import (
 	"testing"
 )
 
-// written writes a result of one round and gives its path.
+// written writes a result of one round of the fan-out and gives its path.
 func written(t *testing.T, name, cores, revision string, value float64) string {
+	t.Helper()
+	return writtenOf(t, "fanout", name, cores, revision, value)
+}
+
+// writtenOf does so of any scenario.
+func writtenOf(t *testing.T, scenario, name, cores, revision string, value float64) string {
 	t.Helper()
 	r := Result{
 		Version: resultVersion, Seconds: 10, Commands: []string{"millrace bench fanout"},
 		Machine: Machine{Revision: revision}, Settings: Settings{Cores: cores, Rounds: 1, Streams: 10},
 		Subjects: []About{{Name: "floor", About: "the floor."}},
-		Cells:    []Cell{{Scenario: "fanout", Subject: "floor", Wire: SSE, Round: 1}},
+		Cells:    []Cell{{Scenario: scenario, Subject: "floor", Wire: SSE, Round: 1}},
 		Samples: []Sample{{
-			Scenario: "fanout", Case: "paced", Subject: "floor", Wire: SSE, Round: 1,
+			Scenario: scenario, Case: "paced", Subject: "floor", Wire: SSE, Round: 1,
 			Metrics: map[string]float64{metricCPUPerMillion: value},
 		}},
 	}
@@ -45,6 +51,40 @@ func TestReadResults(t *testing.T) {
 	}
 	if r := results[0]; r.Settings.Rounds != 2 || r.Seconds != 20 || len(r.Commands) != 1 || len(r.Subjects) != 1 {
 		t.Errorf("two runs of one round are put together as %+v", r)
+	}
+}
+
+// TestReadResultsOfRevisions: scenarios may be of different revisions, the rounds of one may not.
+func TestReadResultsOfRevisions(t *testing.T) {
+	fanout, state := written(t, "a.json", "one", "1", 5), writtenOf(t, "state", "b.json", "one", "2", 7)
+	results, err := ReadResults([]string{fanout, state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := results[0]
+	if r.revision("fanout") != "1" || r.revision("state") != "2" || r.Settings.Rounds != 1 {
+		t.Errorf("fanout of %q, state of %q, %d rounds", r.revision("fanout"), r.revision("state"), r.Settings.Rounds)
+	}
+	for i := range r.Cells {
+		if r.Cells[i].Round != 1 {
+			t.Errorf("%s", r.Cells[i].String())
+		}
+	}
+	if r.measuredWith("fanout") != "" || !strings.Contains(r.measuredWith("state"), "at 2") {
+		t.Errorf("the report says %q of one and %q of the other", r.measuredWith("fanout"), r.measuredWith("state"))
+	}
+	joined := filepath.Join(t.TempDir(), "joined.json")
+	if err := r.Write(joined); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadResults([]string{joined, writtenOf(t, "state", "c.json", "one", "2", 8)}); err != nil {
+		t.Errorf("another round of the same revision: %v", err)
+	}
+	for _, revision := range []string{"1", "3"} {
+		_, err := ReadResults([]string{joined, writtenOf(t, "state", "c.json", "one", revision, 8)})
+		if err == nil || !strings.Contains(err.Error(), "state is of revision") {
+			t.Errorf("another round of revision %s: %v", revision, err)
+		}
 	}
 }
 

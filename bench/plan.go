@@ -127,11 +127,7 @@ func groupsOf(questions []scenario) [][]asked {
 // measured once are due after all rounds, with late.
 func (p *planner) turn(group []asked, round int, late bool) []task {
 	var tasks []task
-	wires := p.wires
-	if group[0].scenario.bothWires {
-		wires = []Wire{bothWires}
-	}
-	for _, wire := range wires {
+	for _, wire := range p.wiresOf(group[0].scenario) {
 		for _, one := range p.present {
 			at := seat{subject: one, wire: wire}
 			var due []asked
@@ -162,17 +158,40 @@ func (p *planner) due(question *scenario, round int, late bool) bool {
 
 // concerns says whether a subject is asked anything.
 func (p *planner) concerns(one subject, questions []scenario) bool {
-	for _, wire := range append(p.wires[:len(p.wires):len(p.wires)], bothWires) {
-		for i := range questions {
+	for i := range questions {
+		for _, wire := range p.wiresOf(&questions[i]) {
 			for k := range questions[i].parts {
 				a := asked{scenario: &questions[i], part: &questions[i].parts[k]}
-				if questions[i].bothWires == (wire == bothWires) && p.asks(a, seat{subject: one, wire: wire}) {
+				if p.asks(a, seat{subject: one, wire: wire}) {
 					return true
 				}
 			}
 		}
 	}
 	return false
+}
+
+// wiresOf are the wires over which a scenario is asked, in turn.
+func (p *planner) wiresOf(question *scenario) []Wire {
+	switch {
+	case question.over == "":
+		return p.wires
+	case question.over == bothWires || slices.Contains(p.wires, question.over):
+		return []Wire{question.over}
+	}
+	return nil
+}
+
+// unsuited says, a line each, which subjects can't be asked which questions, and why.
+func unsuited(subjects []subject, questions []scenario) (lines []string) {
+	for i := range questions {
+		for _, one := range subjects {
+			if suits := questions[i].suits; suits != nil && !suits(one) && questions[i].lacks != "" {
+				lines = append(lines, fmt.Sprintf("%s is not asked for %s: it has %s", one.name(), questions[i].name, questions[i].lacks))
+			}
+		}
+	}
+	return lines
 }
 
 // asks says whether a part is for a seat.

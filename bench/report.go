@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -77,6 +78,9 @@ func (p *report) introduce() {
 		orUnknown(p.Machine.Processor), p.Machine.Cores, showBytes(float64(p.Machine.MemoryBytes)), orUnknown(p.Machine.Kernel), p.Machine.Go)
 	if p.Machine.Revision != "" {
 		p.say(", Millrace at %s", p.Machine.Revision)
+		if len(p.Revisions) > 0 {
+			p.say(" where nothing else is said")
+		}
 	}
 	p.say(". Load average at the start: %.2f.\n\n", p.Machine.LoadBefore)
 	server := "Each server had one core of its own (Go servers with GOMAXPROCS=1); its crowd, Redis and the publisher had the others."
@@ -177,8 +181,16 @@ func (p *report) tabulate(r *Result, plots bool) {
 		if tables.Len() == 0 {
 			continue
 		}
-		p.say("### %s\n\n%s.\n\n%s%s", one.name, capital(one.about), &tables, strings.Join(drawn, ""))
+		p.say("### %s\n\n%s.%s\n\n%s%s", one.name, capital(one.about), r.measuredWith(one.name), &tables, strings.Join(drawn, ""))
 	}
+}
+
+// measuredWith says of which revision a scenario is, if not of that of the report.
+func (r *Result) measuredWith(scenario string) string {
+	if of := r.revision(scenario); of != r.Machine.Revision {
+		return fmt.Sprintf(" Measured with Millrace at %s.", cmp.Or(of, "an unknown revision"))
+	}
+	return ""
 }
 
 // capital makes the first letter of a text a capital.

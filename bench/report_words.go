@@ -105,9 +105,10 @@ func (p *report) explain() {
 - Process memory is the proportional set size of the server's processes. Kernel memory is the growth of the machine's slabs, for
   both ends of each connection, since both are on this machine.
 - Servers take turns within each round. In a round each is started once for a crowd on one channel (idle, connect, fanout,
-  mixed, storm), once for a crowd of which each stream has its own channel (idle, unicast), and once for each of the other
-  questions. Only keepalive watches all servers at the same time, for a minute: they are almost idle, and each
-  one's CPU time is its own. It and the million are measured once, all else in every round.
+  stalled, mixed, storm), once for a crowd of which each stream has its own channel (idle, unicast), Millrace once with states and
+  logs beside such a crowd (state, log), and each once for each of the other questions. Only keepalive watches all servers at the same
+  time, for a minute: they are almost idle, and each one's CPU time is its own. It, tracked and the million are measured once, all else
+  in every round.
 - While the latency of single messages is measured beside a fan-out or a storm, the processes that read them come before the
   larger crowd on the clients' core, which would else be what is measured.
 - The million: %d streams at most in one process (a process has 20,000 descriptors here), all processes on one port, as many

@@ -20,8 +20,11 @@ type Result struct {
 	Seconds  float64   `json:"seconds"`  // that measuring took, pauses between runs left out
 	Commands []string  `json:"commands"` // how to repeat it
 	Machine  Machine   `json:"machine"`
-	Settings Settings  `json:"settings"`
-	Subjects []About   `json:"subjects"`
+	// Revisions are those of Millrace by scenario, of scenarios that were measured with another one
+	// than Machine names.
+	Revisions map[string]string `json:"revisions,omitempty"`
+	Settings  Settings          `json:"settings"`
+	Subjects  []About           `json:"subjects"`
 	// Cells are the measurements that were made, also those that came to nothing.
 	Cells   []Cell   `json:"cells"`
 	Samples []Sample `json:"samples"`
@@ -117,6 +120,9 @@ const (
 	metricFirstSeconds    = "firstSeconds"
 	metricTimesFew        = "timesFewOthers"
 	metricPerGateway      = "redisCPUMicrosPerGateway"
+	metricRedisPerKey     = "redisBytesPerTrackedKey"
+	metricTimesAlone      = "latencyP99TimesAlone"
+	metricGrowthBytes     = "processBytesGrowth"
 )
 
 // missing is how many deliveries of a sample did not arrive.

@@ -34,10 +34,15 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	r := &runner{options: &o, settings: settings, where: where, began: time.Now()}
-	if err := r.begin(); err != nil {
+	if err := r.begin(questions); err != nil {
 		return nil, err
 	}
 	p := planner{settings: settings, full: o.Full, named: len(o.Scenarios) > 0, wires: o.Wires, done: r.result.done}
+	if p.named && len(o.Subjects) > 0 {
+		for _, line := range unsuited(subjects, questions) {
+			fmt.Fprintf(o.Progress, "skipped: %s\n", line)
+		}
+	}
 	subjects = slices.DeleteFunc(subjects, func(one subject) bool { return !p.concerns(one, questions) })
 	if len(subjects) == 0 {
 		return nil, errOption("none of these scenarios can be asked of these subjects")
@@ -65,8 +70,8 @@ type runner struct {
 	progress *progress
 }
 
-// begin makes the result: a new one, or the one of the run that is gone on with.
-func (r *runner) begin() error {
+// begin makes the result for questions: a new one, or the one of the run that is gone on with.
+func (r *runner) begin(questions []scenario) error {
 	r.result = &Result{
 		Version: resultVersion, Started: r.began.UTC().Truncate(time.Second), Commands: []string{r.options.command()},
 		Machine: thisMachine(r.options.Revision), Settings: *r.settings,
@@ -81,9 +86,14 @@ func (r *runner) begin() error {
 	if err != nil {
 		return err
 	}
-	if err := before.belongs(r.result); err != nil {
+	names := make([]string, len(questions))
+	for i := range questions {
+		names[i] = questions[i].name
+	}
+	if err := before.belongs(r.result, names); err != nil {
 		return errOption("%s holds another run: %v", r.options.Output, err)
 	}
+	before.noteRevisions(r.result, names)
 	before.resume(r.result)
 	before.Settings.Rounds = max(before.Settings.Rounds, r.settings.Rounds)
 	r.earlier, r.result = before.Seconds, before

@@ -33,8 +33,10 @@ type scenario struct {
 	usual func(subject) bool
 	// quick says that it belongs to a look, too.
 	quick bool
-	// bothWires says that one measurement uses both wires together.
-	bothWires bool
+	// over is the one wire, or bothWires together, over which it is asked; empty: each in turn.
+	over Wire
+	// lacks says what a subject lacks that it does not suit.
+	lacks string
 	// once says that one round is enough, since it takes long.
 	once bool
 	// onceQuick says so of a look.
@@ -64,6 +66,7 @@ const (
 	groundBare   ground = iota // nothing: the part starts what it needs, and nobody else uses that
 	groundShared               // the subject, and a crowd on one channel
 	groundOwn                  // the subject, and a crowd of which each stream has its own channel
+	groundModes                // as groundShared, of a subject that has namespaces of states and logs
 )
 
 // scenarios gives all scenarios in the order of tables, and of questions on one ground: what asks
@@ -82,12 +85,16 @@ func scenarios() []scenario {
 		},
 		{name: "fanout", quick: true, parts: onGround(groundShared, runFanout, fanoutSeconds), about: "one channel with all streams: messages at a steady rate, and bursts back to back"},
 		{name: "unicast", quick: true, parts: onGround(groundOwn, runUnicast, unicastSeconds), about: "as many channels as streams, one stream each: messages at a steady rate to each in turn"},
+		{name: "stalled", usual: isOurs, suits: takesSeveral, lacks: "no known way to subscribe a stream to two channels", parts: onGround(groundShared, runStalled, stalledSeconds), about: "one channel with all streams at 100 messages a second, alone and beside one client that reads nothing, in turn: latency of all others, and memory that it costs"},
 		{name: "mixed", parts: onGround(groundShared, runMixed, mixedSeconds), about: "latency of messages to single streams, alone and while each message of another channel goes to all others"},
 		{name: "storm", parts: onGround(groundShared, runStorm, stormSeconds), about: "all streams of a crowd reconnect at once: time until all are back, and what messages to streams beside them suffer"},
 		{name: "independence", usual: isOurs, parts: onGround(groundBare, runIndependence, independenceSeconds), about: "CPU time of an event for ten streams, with 1,000 and with 18,000 others connected, in turn"},
 		{name: "gateways", suits: isRedisFed, usual: isMain, parts: onGround(groundBare, runGateways, gatewaysSeconds), about: "one Redis that feeds one gateway, and ten: its CPU time for an event"},
+		{name: "state", suits: keepsModes, lacks: lacksModes, parts: onGround(groundModes, runState, keyedSeconds), about: "latency from a SET on Redis to the client's socket, a value a stream, beside as many idle streams as a crowd has; no other server here reads values that workers set"},
+		{name: "log", suits: keepsModes, lacks: lacksModes, parts: onGround(groundModes, runLog, keyedSeconds), about: "latency from an XADD on Redis to the client's socket, a log a stream, beside as many idle streams as a crowd has; no other server here reads logs that workers write"},
+		{name: "tracked", suits: keepsModes, lacks: lacksModes, once: true, over: WebSocket, parts: onGround(groundBare, runTracked, trackedSeconds), about: "one Redis that tells one gateway, and ten, what becomes of 10,000 values that each of them hears: its CPU time for a change, and its memory for a key and gateway"},
 		{name: "keepalive", suits: keepsAlive, usual: isMain, once: true, parts: []part{{together: runKeepalive, seconds: keepaliveSeconds}}, about: "CPU time of idle streams with the server's own keep-alives, all servers at the same time"},
-		{name: "million", suits: sharesPort, once: true, bothWires: true, parts: onGround(groundBare, runMillion, millionSeconds), about: "a fleet of processes on one port holds a million streams, half over each wire: memory, connecting, rest, and one event for all"},
+		{name: "million", suits: sharesPort, once: true, over: bothWires, parts: onGround(groundBare, runMillion, millionSeconds), about: "a fleet of processes on one port holds a million streams, half over each wire: memory, connecting, rest, and one event for all"},
 	}
 }
 

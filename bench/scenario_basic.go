@@ -250,7 +250,7 @@ func (c *cell) crowded(ctx context.Context) (*load, error) {
 	if c.crowd != nil {
 		return c.crowd, nil
 	}
-	running, err := c.start(ctx, startOptions{})
+	running, err := c.start(ctx, startOptions{modes: c.ground == groundModes})
 	if err != nil {
 		return nil, err
 	}

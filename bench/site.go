@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"time"
 )
 
 // site is where one measurement takes place: the processes that were started for it and the
@@ -108,25 +107,10 @@ func (s *site) redis(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ready := func() bool { return redisAnswers(address) }
+	ready := func() bool { answer, err := askRedis(address, "PING"); return err == nil && answer == "PONG" }
 	if err := c.await(ctx, "answer a PING", ready); err != nil {
 		return "", err
 	}
 	s.redisServer, s.redisAddress = c, address
 	return address, nil
-}
-
-func redisAnswers(address string) bool {
-	conn, err := net.DialTimeout("tcp", address, time.Second)
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
-		return false
-	}
-	answer := make([]byte, 7)
-	n, _ := conn.Read(answer)
-	return string(answer[:n]) == "+PONG\r\n"
 }

@@ -76,7 +76,7 @@ func TestRunGoesOn(t *testing.T) {
 // TestRunRest: every other scenario gives its samples, of ours.
 func TestRunRest(t *testing.T) {
 	result, err := Run(t.Context(), Options{
-		Scenarios: []string{"idle", "connect", "keepalive", "mixed", "storm", "independence", "gateways", "million"},
+		Scenarios: []string{"idle", "connect", "keepalive", "mixed", "stalled", "storm", "independence", "gateways", "million"},
 		Subjects:  []string{"millrace"}, Wires: []Wire{WebSocket},
 		Streams: 300, Million: 200, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t),
 	})
@@ -93,12 +93,47 @@ func TestRunRest(t *testing.T) {
 	}
 	for _, want := range []string{
 		"idle shared", "idle own", "idle own, token", "connect no token", "connect token", "keepalive idle",
-		"mixed alone", "mixed beside a fan-out", "storm during", "independence few others", "independence many others",
+		"mixed alone", "mixed beside a fan-out", "stalled alone", "stalled beside", "storm during", "independence few others", "independence many others",
 		"gateways one", "gateways ten", "million connect", "million rest", "million broadcast",
 	} {
 		if !cases[want] {
 			t.Errorf("no sample of %q; failures: %q", want, result.Failures())
 		}
+	}
+}
+
+// TestRunModes: states and logs give their samples, over each wire where that makes a difference, and
+// who has none is named.
+func TestRunModes(t *testing.T) {
+	var progress strings.Builder
+	result, err := Run(t.Context(), Options{
+		Scenarios: []string{"state", "log", "tracked"}, Subjects: []string{"millrace", "floor"},
+		Streams: 100, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t), Progress: &progress,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failures := result.Failures(); len(failures) > 0 {
+		t.Fatalf("measurements failed: %q", failures)
+	}
+	cases := make(map[string]Sample)
+	for _, s := range result.Samples {
+		cases[s.Scenario+" "+s.Case+" "+string(s.Wire)] = s
+		if s.missing() > 0 || s.Metrics[metricExpected] == 0 || s.Metrics[metricLost] != 0 || s.Metrics[metricRepeated] != 0 {
+			t.Errorf("%s over %s, %s: deliveries are wrong: %v", s.Scenario, s.Wire, s.Case, s.Metrics)
+		}
+	}
+	for _, want := range []string{"state steady sse", "state steady ws", "log steady sse", "log steady ws"} {
+		if cases[want].Metrics[metricP99] <= 0 {
+			t.Errorf("%s took no time: %v", want, cases[want].Metrics)
+		}
+	}
+	one, ten := cases["tracked one ws"].Metrics, cases["tracked ten ws"].Metrics
+	if len(cases) != 6 || one[metricRedisCPU] <= 0 || ten[metricRedisCPU] < one[metricRedisCPU] || ten[metricRedisPerKey] < one[metricRedisPerKey] {
+		t.Errorf("%d cases; one gateway cost Redis %v, ten %v", len(cases), one, ten)
+	}
+	if !strings.Contains(progress.String(), "floor is not asked for state") {
+		t.Errorf("nothing is said of the floor: %s", &progress)
 	}
 }
 

@@ -92,6 +92,7 @@ func readMark(b []byte) (stamp int64, number uint32, ok bool) {
 type scanner struct {
 	carry    [markBytes - 1]byte // the beginning of a mark that a read cut off
 	carried  uint8
+	several  bool   // channels come in one stream: numbers tell nothing
 	followed bool   // next is known
 	next     uint32 // number that the next message should have
 }
@@ -145,6 +146,8 @@ func (s *scanner) take(b []byte, now int64, t *tally) []byte {
 // count compares the number of a message with the one that should have come.
 func (s *scanner) count(number uint32, t *tally) {
 	switch {
+	case s.several:
+		return
 	case !s.followed || number == s.next:
 	case number > s.next:
 		t.lost += uint64(number - s.next)

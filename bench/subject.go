@@ -26,6 +26,8 @@ type subject interface {
 type startOptions struct {
 	// tokens asks for HS256 tokens to be demanded of subscribers, where the subject can.
 	tokens bool
+	// modes asks for namespaces of states and logs, where the subject keeps such.
+	modes bool
 	// address is HOST:PORT to share with others (SO_REUSEPORT); empty takes a free port alone.
 	address string
 }
@@ -36,7 +38,8 @@ type server struct {
 	address  string // HOST:PORT for subscribers
 	channel  string // format of a channel's name; one %d
 	steps    map[Wire][]step
-	secret   string // that tokens are signed with; empty for none
+	several  map[Wire][]step // as steps, for streams of several channels; nil where nobody asks for such
+	secret   string          // that tokens are signed with; empty for none
 
 	feedAddress string
 	dialect     dialect
@@ -66,6 +69,26 @@ const (
 	sourceAddresses = 8
 )
 
+// speaking is the server as a publisher sees it who writes keys in place of events.
+func (s *server) speaking(to keyspace) *server {
+	other := *s
+	other.channel, other.dialect = to.channel, to.dialect
+	return &other
+}
+
+// keyspace is how the channels of a namespace are called, and written to.
+type keyspace struct {
+	channel string // format of a name; one %d
+	dialect dialect
+}
+
+// modeKeeper is a subject that can be started with namespaces of states and logs
+// ([startOptions].modes): channels that are keys of Redis, as stateKeys and logKeys name them.
+type modeKeeper interface{ keepsModes() bool }
+
+// severalTaker is a subject of which one stream can have several channels ([server].several).
+type severalTaker interface{ takesSeveral() }
+
 // tokenTaker is a subject that can demand tokens of its subscribers.
 type tokenTaker interface{ takesTokens() }
 
@@ -85,6 +108,16 @@ type variant interface{ mattersFor() []string }
 func takesTokens(one subject) bool {
 	_, takes := one.(tokenTaker)
 	return takes
+}
+
+func takesSeveral(one subject) bool {
+	_, takes := one.(severalTaker)
+	return takes
+}
+
+func keepsModes(one subject) bool {
+	keeper, is := one.(modeKeeper)
+	return is && keeper.keepsModes()
 }
 
 func keepsAlive(one subject) bool {

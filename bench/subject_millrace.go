@@ -28,10 +28,14 @@ func (m millrace) about() string {
 func (millrace) wires() []Wire { return Wires() }
 func (millrace) takesTokens()  {}
 func (millrace) keepsAlive()   {}
+func (millrace) takesSeveral() {}
 
 // Of several with brokers of their own, an event would reach one only.
 func (m millrace) fedByRedis() bool { return !m.memory }
 func (m millrace) sharesPort() bool { return !m.memory }
+
+// Its own memory keeps states and logs as well, but no worker can write to them with plain commands.
+func (m millrace) keepsModes() bool { return !m.memory }
 
 // mattersFor: its own memory stands for Redis where events come from there.
 func (m millrace) mattersFor() []string {
@@ -59,7 +63,7 @@ func (m millrace) start(ctx context.Context, s *site, o startOptions) (*server, 
 			return nil, err
 		}
 	}
-	running := &server{address: address, channel: millraceChannel, steps: millraceSteps(o.tokens)}
+	running := &server{address: address, channel: millraceChannel, steps: millraceSteps(o.tokens), several: millraceSeveral()}
 	arguments := []string{
 		"serve", "--listen", address, "--log-level", "warn", "--log-format", "text",
 		"--max-connections", "0", "--max-connections-per-address", "0",
@@ -74,6 +78,13 @@ func (m millrace) start(ctx context.Context, s *site, o startOptions) (*server, 
 		}
 		running.secret = secret
 		arguments = append(arguments, "--auth-hmac-secret-file", file)
+	}
+	if o.modes {
+		file, err := writeModes(s.directory)
+		if err != nil {
+			return nil, err
+		}
+		arguments = append(arguments, "--config", file, "--max-subscriptions", "0")
 	}
 	if m.memory {
 		running.feedAddress = address
@@ -103,6 +114,33 @@ func millraceSteps(tokens bool) map[Wire][]step {
 		SSE:       {requestStep(SSE, "/api/stream?channel={channel}", headers, `"type":"connected"`)},
 		WebSocket: {requestStep(WebSocket, "/ws?channel={channel}", headers, `"type":"subscribed"`)},
 	}
+}
+
+// millraceSeveral are the steps of a stream of several channels: "{channel}" stands for all of them,
+// with what the wire has between two (see [connectPlan].Each).
+func millraceSeveral() map[Wire][]step {
+	steps := millraceSteps(false)
+	steps[WebSocket][1] = frameStep(`{"type":"subscribe","channels":["{channel}"]}`, `"type":"subscribed"`)
+	return steps
+}
+
+// The keyspaces of millraceModes.
+var (
+	stateKeys = keyspace{channel: "bench_state:%d", dialect: redisDialect{command: "SET"}}
+	logKeys   = keyspace{channel: "bench_log:%d", dialect: redisDialect{command: "XADD", between: []string{"*", "data"}}}
+)
+
+// millraceModes has the namespace of ordinary runs, and those of states and logs.
+const millraceModes = `namespaces:
+  job_progress: {mode: events, access: public}
+  bench_state: {mode: state, access: public}
+  bench_log: {mode: log, access: public}
+`
+
+// writeModes makes the file that has them.
+func writeModes(directory string) (file string, err error) {
+	file = filepath.Join(directory, "millrace.yaml")
+	return file, os.WriteFile(file, []byte(millraceModes), 0o600)
 }
 
 func millraceBody(dst []byte, channel string, payload []byte) []byte {
