@@ -119,30 +119,24 @@ func TestStateJoinedByMany(t *testing.T) {
 // long. It returns the last number.
 func setForever(t *testing.T, redis *redistest.Server, key string, first int, duration time.Duration) (last int) {
 	t.Helper()
-	const atOnce = 10
 	connection, err := net.Dial("tcp", redis.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer connection.Close()
 	answers := bufio.NewReader(connection)
-	pace := time.NewTicker(atOnce * time.Millisecond)
+	pace := time.NewTicker(time.Millisecond)
 	defer pace.Stop()
 	padding := strings.Repeat("x", 2000)
 	last = first - 1
 	for end := time.Now().Add(duration); time.Now().Before(end); <-pace.C {
-		var commands []byte
-		for range atOnce {
-			last++
-			commands = append(commands, respCommand("SET", key, fmt.Sprintf(`{"n":%d,"pad":%q}`, last, padding))...)
-		}
-		if _, err := connection.Write(commands); err != nil {
+		last++
+		command := respCommand("SET", key, fmt.Sprintf(`{"n":%d,"pad":%q}`, last, padding))
+		if _, err := connection.Write(command); err != nil {
 			t.Fatal(err)
 		}
-		for range atOnce {
-			if line, err := answers.ReadString('\n'); err != nil || line != "+OK\r\n" {
-				t.Fatalf("SET was answered %q (%v)", line, err)
-			}
+		if line, err := answers.ReadString('\n'); err != nil || line != "+OK\r\n" {
+			t.Fatalf("SET was answered %q (%v)", line, err)
 		}
 	}
 	return last
