@@ -21,12 +21,15 @@ const (
 	wireSSE     wire = iota // an event stream with one channel
 	wireSSEMany             // an event stream with five channels
 	wireWS                  // a WebSocket with envelopes
+	wireRaw                 // a WebSocket as it is by default: events as they were published, without ids
 	wireCount
 )
 
 func (w wire) String() string {
-	return [...]string{"SSE, 1 channel", "SSE, 5 channels", "WebSocket"}[w]
+	return [...]string{"SSE, 1 channel", "SSE, 5 channels", "WebSocket", "WebSocket, raw"}[w]
 }
+
+func (w wire) isWebSocket() bool { return w == wireWS || w == wireRaw }
 
 // habit is what a client does besides listening.
 type habit uint8
@@ -133,7 +136,7 @@ func (c *client) connectOnce(ctx context.Context) error {
 	c.mutex.Lock()
 	c.connections++
 	c.mutex.Unlock()
-	if c.wire == wireWS {
+	if c.wire.isWebSocket() {
 		err = c.listenWebSocket(connection)
 	} else {
 		err = c.listenSSE(connection)

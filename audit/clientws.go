@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 
@@ -23,10 +24,15 @@ type subscription struct {
 	Since    map[string]string `json:"since,omitempty"`
 }
 
-// listenWebSocket is one WebSocket with envelopes, whose client keeps a position for each channel.
+// listenWebSocket is one WebSocket. With envelopes its client keeps a position for each channel; a raw
+// one has none, and begins anew each time.
 func (c *client) listenWebSocket(connection net.Conn) error {
 	ask := c.beginWebSocket()
-	_, reader, err := c.request(connection, "/ws?format=envelope", 101, webSocketHeaders...)
+	path := "/ws?format=envelope"
+	if c.wire == wireRaw {
+		path = "/ws"
+	}
+	_, reader, err := c.request(connection, path, 101, webSocketHeaders...)
 	if err != nil {
 		return err
 	}
@@ -105,6 +111,11 @@ func (c *client) takeText(text []byte) error {
 	switch envelope.Type {
 	case "event":
 		return c.event(envelope.Data, envelope.ID)
+	case payloadType: // of a raw one
+		if c.wire != wireRaw {
+			return errors.New("an event came without its envelope")
+		}
+		return c.event(text, "")
 	case "connected":
 		return nil
 	default:

@@ -2,7 +2,7 @@ package main
 
 import "math/rand/v2"
 
-// makeClients says who listens to what, and how. A third of the clients is on each wire. Every
+// makeClients says who listens to what, and how. A quarter of the clients is on each wire. Every
 // channel of events, log or state has about as many listeners; those who stall listen to the loud
 // ones, where it shows.
 func (a *audit) makeClients() {
@@ -20,7 +20,7 @@ func (a *audit) makeClients() {
 		}
 		c.beginning = c.random.IntN(3) == 0
 		for _, one := range a.choose(c) {
-			account := &account{line: one, webSocket: c.wire == wireWS}
+			account := &account{line: one, webSocket: c.wire.isWebSocket()}
 			c.accounts = append(c.accounts, account)
 			c.byName[one.name] = account
 		}
