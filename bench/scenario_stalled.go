@@ -11,19 +11,19 @@ import (
 
 const (
 	stalledPerSecond = 100.0
-	stalledTurns     = 2
+	stalledTurns     = 4
 	// stalledFill messages on a channel of its own fill what the kernel holds for the client that
 	// reads nothing, so that from then on it is the server that holds what is for it.
-	stalledFill    = 1_000
+	stalledFill    = 400
 	stalledChannel = 18_003 // its number, behind those of all others
 	// stalledReceiveBytes is the receive buffer of that client.
 	stalledReceiveBytes = 4 << 10
 )
 
-func stalledSeconds(s *Settings) float64 { return 2*s.Paced + 3 }
+func stalledSeconds(s *Settings) float64 { return 2*s.Paced + 6 }
 
-// runStalled compares the latency of all others with one client that reads nothing, and without it,
-// in turn. The first part, in which memory settles, does not count.
+// runStalled compares the latency of all others, and memory, with one client that reads nothing, and
+// without it, in turn. The first load, in which memory settles, does not count.
 func runStalled(ctx context.Context, c *cell) error {
 	l, err := c.crowded(ctx)
 	if err != nil {
@@ -31,19 +31,15 @@ func runStalled(ctx context.Context, c *cell) error {
 	}
 	load := pace{
 		first: sharedChannel, channels: 1, perSecond: stalledPerSecond,
-		count: int(c.settings.Paced / 2 * stalledPerSecond),
+		count: int(c.settings.Paced / stalledTurns * stalledPerSecond),
 	}
 	if _, err := l.paced(ctx, load); err != nil {
 		return fmt.Errorf("to begin with: %w", err)
 	}
-	memory, err := residentBytes(l.server.pids())
-	if err != nil {
-		return err
-	}
 	names := [2]string{"alone", "beside"}
 	var sums [2]measured
 	var latencies [2]*hdrhistogram.Histogram
-	var grown float64
+	var grown, memory float64
 	for range stalledTurns {
 		for i, name := range names {
 			m, after, err := c.stalledTurn(ctx, l, load, i == 1)
@@ -60,8 +56,9 @@ func runStalled(ctx context.Context, c *cell) error {
 			latencies[i].Merge(latency)
 			sums[i].add(m)
 			if i == 1 {
-				grown = max(grown, float64(after-memory))
+				grown = max(grown, after-memory)
 			}
+			memory = after
 		}
 	}
 	alone, beside := histogramMetrics(latencies[0]), histogramMetrics(latencies[1])
@@ -74,7 +71,7 @@ func runStalled(ctx context.Context, c *cell) error {
 
 // stalledTurn sends to all, beside a client that reads nothing or without it, and gives the server's
 // memory in the end too.
-func (c *cell) stalledTurn(ctx context.Context, l *load, p pace, beside bool) (m *measured, memory int64, err error) {
+func (c *cell) stalledTurn(ctx context.Context, l *load, p pace, beside bool) (m *measured, memory float64, err error) {
 	if beside {
 		fd, err := openStalled(l.server, c.Wire)
 		if err != nil {
@@ -89,8 +86,8 @@ func (c *cell) stalledTurn(ctx context.Context, l *load, p pace, beside bool) (m
 	if m, err = l.paced(ctx, p); err != nil {
 		return nil, 0, err
 	}
-	memory, err = residentBytes(l.server.pids())
-	return m, memory, err
+	resident, err := residentBytes(l.server.pids())
+	return m, float64(resident), err
 }
 
 // openStalled opens a stream on the channel of all and one of its own, from which nobody reads once

@@ -87,7 +87,7 @@ func diagnose(err error) (cause, string) {
 	switch {
 	case errors.As(err, &panicked):
 		return causeCallback, "this is a defect of Millrace; report it with the stack"
-	case errors.Is(err, errSilent), errors.Is(err, errUntold):
+	case errors.Is(err, errSilent), errors.Is(err, errUntold), errors.Is(err, errLinkHangs):
 		return causeSilent, "the server is stalled, or cut off, or another one than the one published to"
 	case errors.Is(err, errDemoted):
 		return causeReplica, "name the primary, or Sentinels, in the Redis URL"
