@@ -207,7 +207,7 @@ func (s *session) proved() bool {
 		}
 	}
 	c := s.tracker.canary
-	return c == nil || c.refused.Load() || c.returned.Load() != 0 || c.lost.Load()
+	return c == nil || c.refused.Load() || c.returned.Load() != 0 && !s.tracker.doubted.Load() || c.lost.Load()
 }
 
 // tellDelivered does what the reader must not wait for.

@@ -59,7 +59,7 @@ func TestTrackingConnectionCut(t *testing.T) {
 	server.CLI(t, "CONFIG", "SET", "client-output-buffer-limit", "normal 100000 0 0")
 	large := strings.Repeat("x", 500_000)
 	do(t, clientOf(t, server), []string{"SET", "state:1", large})
-	r.Wait(t, "three cuts", func() bool { return b.Stats().Reconnects >= 3 })
+	r.Wait(t, "the news", func() bool { return strings.Contains(b.Health().Reason, "logs and states stand still") })
 	server.CLI(t, "PUBLISH", "job:1", "still here")
 	r.WaitEvents(t, "job:1", 1)
 	if got := r.Values("state:1"); len(got) != 1 || b.Stats().Pending == 0 {
@@ -68,11 +68,36 @@ func TestTrackingConnectionCut(t *testing.T) {
 	server.CLI(t, "CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0")
 	r.WaitValue(t, "state:1", large)
 	r.Wait(t, "a confirmation", func() bool { return b.Stats().Pending == 0 })
-	if text := lines.String(); strings.Count(text, linkEnded) != 1 || !strings.Contains(text, "client-output-buffer-limit") || strings.Contains(text, faultLine) {
+	r.Wait(t, "the good news", func() bool { return b.Health().Delivering && strings.Contains(lines.String(), "redis delivers again") })
+	if text := lines.String(); strings.Count(text, linkEnded) != 1 || strings.Count(text, faultLine) != 1 || !strings.Contains(text, "client-output-buffer-limit") {
 		t.Errorf("lines:\n%.2000s", text)
 	}
-	if r.Count(brokertest.Lost) != 0 || !b.Health().Delivering {
-		t.Errorf("%d subscriptions were lost, health %+v", r.Count(brokertest.Lost), b.Health())
+	if r.Count(brokertest.Lost) != 0 {
+		t.Errorf("%d subscriptions were lost", r.Count(brokertest.Lost))
+	}
+}
+
+// TestTrackingConnectionShutOut: the connection ends when the password has changed, which the others
+// have shown before.
+func TestTrackingConnectionShutOut(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	b, r, lines := start(t, broker.RedisOptions{URL: server.URL()})
+	ready(t, b, r, plain("job:1"), state("state:1"))
+	id := brokerIDs(t, server, "flags=t")[0]
+	server.CLI(t, "CONFIG", "SET", "requirepass", "new")
+	server.CLI(t, "--no-auth-warning", "-a", "new", "CLIENT", "KILL", "ID", id)
+	r.Wait(t, "the news", func() bool {
+		return strings.Contains(b.Health().Reason, "logs and states stand still") && strings.Contains(lines.String(), "cause=login")
+	})
+	server.CLI(t, "--no-auth-warning", "-a", "new", "PUBLISH", "job:1", "still here")
+	r.WaitEvents(t, "job:1", 1)
+	server.CLI(t, "--no-auth-warning", "-a", "new", "SET", "state:1", "new")
+	server.CLI(t, "--no-auth-warning", "-a", "new", "CONFIG", "SET", "requirepass", "")
+	r.WaitValue(t, "state:1", "new")
+	r.Wait(t, "the good news", func() bool { return b.Health().Delivering && strings.Contains(lines.String(), "redis delivers again") })
+	if r.Count(brokertest.Lost) != 0 || strings.Count(lines.String(), "cause=login") != 1 {
+		t.Errorf("%d subscriptions were lost; lines:\n%s", r.Count(brokertest.Lost), lines)
 	}
 }
 

@@ -46,6 +46,7 @@ type tracker struct {
 	canary  *canary       // nil where the node has no slot for one
 	over    chan struct{} // closed when run has returned
 	down    atomic.Bool   // there is no connection at present
+	doubted atomic.Bool   // one has ended, and the canary has not come back since
 
 	// Guarded by the broker's mutex.
 	refused     error    // why Redis does not let us track, nil if it does
@@ -95,6 +96,7 @@ func (t *tracker) invalidated(keys []rueidis.RedisMessage) {
 		case name == canary && canary != "":
 			t.canaryDirty = true
 			t.canary.cameBack(time.Since(t.session.opened))
+			t.doubted.Store(false)
 			t.session.noteProof()
 		case len(name) > len(r.prefix) && name[:len(r.prefix)] == r.prefix:
 			r.keys.invalidations.Add(1)

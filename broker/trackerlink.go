@@ -9,8 +9,13 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// linkEndTimeout bounds the wait for the end of a connection that has failed.
-const linkEndTimeout = 2 * time.Second
+const (
+	// linkEndTimeout bounds the wait for the end of a connection that has failed.
+	linkEndTimeout = 2 * time.Second
+	// linksUnprovedMax is how many connections in a row may end before their canary came back. With
+	// more of them logs and states stand still, which is then said.
+	linksUnprovedMax = 3
+)
 
 var (
 	// errOtherData is of a server that came back, but may not hold what it had answered for.
@@ -24,6 +29,7 @@ var (
 func (t *tracker) run() {
 	defer close(t.over)
 	var again backoff
+	unproved := 0
 	for {
 		began := time.Now()
 		err := t.read()
@@ -37,10 +43,22 @@ func (t *tracker) run() {
 		}
 		t.adviseEnded(err)
 		t.forget()
-		for opened := false; !opened; opened = t.reopen(err) {
+		unproved++
+		if !t.doubted.Swap(true) {
+			unproved = 0
+		}
+		if unproved == linksUnprovedMax {
+			t.tellStandstill(err)
+		}
+		for {
 			if !pause(t.session.ctx, again.step(), nil) {
 				return
 			}
+			failure := t.reopen(err)
+			if failure == nil {
+				break
+			}
+			t.tellStandstill(failure)
 		}
 	}
 }
@@ -63,7 +81,7 @@ func (t *tracker) open() error {
 
 // reopen makes another connection after one ended for a reason. The session ends for that reason
 // where its server may have lost data meanwhile: the next one finds out which.
-func (t *tracker) reopen(reason error) bool {
+func (t *tracker) reopen(reason error) error {
 	err := t.open()
 	if err == nil {
 		var identity string
@@ -74,16 +92,16 @@ func (t *tracker) reopen(reason error) bool {
 		}
 	}
 	if err != nil {
-		_ = t.awaitEnd() // what is told of it is why the first one ended
+		_ = t.awaitEnd()
 		t.closeLink()
-		return false
+		return err
 	}
 	t.again = true
 	if t.canary != nil {
 		t.canary.returned.Store(max(int64(time.Since(t.session.opened)), 1)) // silence counts from now
 	}
 	t.down.Store(false)
-	return true
+	return nil
 }
 
 // enable asks Redis to track what is read here. That it refuses is no error of the session, which
@@ -177,6 +195,20 @@ func (t *tracker) adviseEnded(err error) {
 	_, advice := diagnose(err)
 	t.broker.advise("tracking connection "+address, "the connection by which redis tells what changed has ended; logs and states are read again",
 		advice, "node", address, "error", plainWords(err))
+}
+
+// tellStandstill tells that there is no connection that would tell changes of keys, however well
+// events go. It is over once the canary of a connection comes back.
+func (t *tracker) tellStandstill(err error) {
+	s := t.session
+	if s.ctx.Err() != nil {
+		return
+	}
+	err = fmt.Errorf("logs and states stand still: %w", err)
+	t.broker.report(s.node.target(), err)
+	if s.delivered.Swap(false) {
+		s.node.setFault(err)
+	}
 }
 
 // forget has all that was read by a connection that has ended read again by the next one.
