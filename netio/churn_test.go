@@ -153,6 +153,7 @@ func (c *churnClient) dawdle() {
 // talk runs one client from dial to close.
 func (c *churnClient) talk(address string, number int) error {
 	way := churnWays[c.random.IntN(len(churnWays))]
+	began := time.Now()
 	connection, err := net.Dial("tcp", address)
 	if err != nil {
 		return fmt.Errorf("%s: %w", way.name, err)
@@ -172,7 +173,7 @@ func (c *churnClient) talk(address string, number int) error {
 	}
 	c.sent = c.sent[:0]
 	if err := way.talk(c); err != nil {
-		return fmt.Errorf("%s: %s: %w", way.name, c.name, err)
+		return fmt.Errorf("%s: %s, %v after it dialled from %v: %w", way.name, c.name, time.Since(began), c.LocalAddr(), err)
 	}
 	return nil
 }
