@@ -103,6 +103,7 @@ type churnClient struct {
 
 	head, plain, greeting, payload, sent []byte
 	name                                 string
+	heard                                bool // a byte came
 }
 
 func (c *churnClient) write(parts ...[]byte) error {
@@ -114,6 +115,7 @@ func (c *churnClient) expect(parts ...[]byte) error {
 	wanted := bytes.Join(parts, nil)
 	got := make([]byte, len(wanted))
 	n, err := io.ReadFull(c.reader, got)
+	c.heard = c.heard || n > 0
 	if err != nil {
 		return fmt.Errorf("%d of %d bytes came: %w", n, len(wanted), err)
 	}
@@ -135,6 +137,7 @@ func (c *churnClient) expectAnswer() error {
 	if err != nil {
 		return err
 	}
+	c.heard = true
 	body, err := io.ReadAll(response.Body)
 	if err != nil || string(body) != c.name {
 		return fmt.Errorf("answer %q instead of %q, error %v", body, c.name, err)
@@ -163,6 +166,7 @@ func (c *churnClient) talk(address string, number int) error {
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	c.SetLinger(0)
 	c.reader.Reset(connection)
+	c.heard = false
 	c.name = fmt.Sprintf("client-%d", number)
 	c.head = fmt.Appendf(c.head[:0], "GET /stream/%s HTTP/1.1\r\nHost: churn\r\nUpgrade: churn\r\nX-Pad: %s\r\n\r\n", c.name, strings.Repeat("p", c.random.IntN(600)))
 	c.plain = fmt.Appendf(c.plain[:0], "GET /plain/%s HTTP/1.1\r\nHost: churn\r\n\r\n", c.name)
@@ -193,13 +197,17 @@ func TestChurn(t *testing.T) {
 		Abandoned: func(any) { abandoned.Add(1) },
 	})
 	const crowd = 64
-	var next, wrong atomic.Int64
+	var next, wrong, unanswered atomic.Int64
 	var clients sync.WaitGroup
 	for i := range crowd {
 		clients.Go(func() {
 			c := &churnClient{random: rand.New(rand.NewPCG(1, uint64(i))), reader: bufio.NewReader(nil)}
 			for number := next.Add(1); number <= int64(*churnCount); number = next.Add(1) {
 				if err := c.talk(desk.Addr().String(), int(number)); err != nil {
+					if !c.heard && unanswered.Add(1) <= churnUnansweredMax {
+						t.Log(err)
+						continue
+					}
 					if wrong.Add(1) <= 10 {
 						t.Error(err)
 					}

@@ -2,4 +2,7 @@
 
 package netio
 
-const churnCountDefault = 20_000
+const (
+	churnCountDefault  = 20_000
+	churnUnansweredMax = 0
+)
