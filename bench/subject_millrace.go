@@ -117,11 +117,16 @@ func millraceSteps(tokens bool) map[Wire][]step {
 }
 
 // millraceSeveral are the steps of a stream of several channels: "{channel}" stands for all of them,
-// with what the wire has between two (see [connectPlan].Each).
+// with what the wire has between two (see [connectPlan].Each). A thousand are more than the head of a
+// request may have, so a WebSocket asks for them by a command.
 func millraceSeveral() map[Wire][]step {
-	steps := millraceSteps(false)
-	steps[WebSocket][1] = frameStep(`{"type":"subscribe","channels":["{channel}"]}`, `"type":"subscribed"`)
-	return steps
+	return map[Wire][]step{
+		SSE: millraceSteps(false)[SSE],
+		WebSocket: {
+			requestStep(WebSocket, "/ws", nil, switching),
+			frameStep(`{"type":"subscribe","channels":["{channel}"]}`, `"type":"subscribed"`),
+		},
+	}
 }
 
 // The keyspaces of millraceModes.
