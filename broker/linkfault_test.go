@@ -29,11 +29,13 @@ func TestTrackingConnectionAlone(t *testing.T) {
 	states := publishNumbers(t, broker.State, at(server), "state:1")
 	logs := publishNumbers(t, broker.Log, at(server), "log:1")
 	r.WaitEntries(t, "log:1", 20)
-	for range 5 {
+	for range 3 {
 		before := b.Stats().Reconnects
 		kill(t, server, "flags=t")
 		r.Wait(t, "another connection", func() bool { return b.Stats().Reconnects > before && b.Stats().Pending == 0 })
 		r.WaitEntries(t, "log:1", len(r.Entries("log:1"))+20)
+		horizon := b.Stats().Horizon
+		r.Wait(t, "its canary", func() bool { return b.Stats().Horizon > horizon })
 	}
 	events.check(t, r)
 	states.checkStates(t, r)

@@ -37,6 +37,7 @@ type session struct {
 	canaries  []*canary
 	payload   string      // of this session's canaries
 	heard     sync.Map    // number of another session (uint32): when its canary came (time.Time)
+	entered   atomic.Bool // its first connections stand: what is dialled from then on is a reconnect
 	delivered atomic.Bool // a canary came back
 	audited   time.Time   // by the prober
 	requests  chan *publishRequest
@@ -61,7 +62,7 @@ func (n *node) open(address string) (*session, error) {
 	made.again = n.opened
 	r.mutex.Unlock()
 	made.line = newLine(ctx, func() {
-		if made.again || made.delivered.Load() {
+		if made.again || made.entered.Load() {
 			r.reconnects.Add(1)
 		}
 	})
@@ -76,6 +77,7 @@ func (n *node) open(address string) (*session, error) {
 		made.finish()
 		return nil, err
 	}
+	made.entered.Store(true)
 	return made, nil
 }
 
