@@ -4,6 +4,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -200,11 +201,8 @@ func validStream(stream string) bool {
 	return true
 }
 
+// validValue refuses the control characters of ASCII and those of Latin-1 (U+0080 to U+009F), which
+// some terminals obey where they print a log, too.
 func validValue(value string) bool {
-	for i := range len(value) {
-		if value[i] < controlsBelow || value[i] == 0x7F {
-			return false
-		}
-	}
-	return value != "" && utf8.ValidString(value)
+	return value != "" && utf8.ValidString(value) && !strings.ContainsFunc(value, unicode.IsControl)
 }

@@ -63,6 +63,7 @@ func TestParseIDRefuses(t *testing.T) {
 		{"value with LF", "a:1/=\n", errIDValue},
 		{"value with NUL", "a:1/=\x00", errIDValue},
 		{"value with DEL", "a:1/=\x7f", errIDValue},
+		{"value with a control of Latin-1", "a:1/=\u0085", errIDValue},
 		{"value not UTF-8", "a:1/=\xff", errIDValue},
 		{"log without sequence", "a:1/1/2", errIDLog},
 		{"log without horizon", "a:1/1-2", errIDEvent},
