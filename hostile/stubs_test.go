@@ -1,0 +1,3 @@
+package hostile
+
+var commandCases, authenticationCases, authorisationCases, limitCases, redisCases, resourceCases, shutdownCases []abuse
