@@ -368,6 +368,14 @@ func (s *socket) reply(command string) said {
 	}
 }
 
+// wantText wants the next message to be exactly this text.
+func (s *socket) wantText(text string) {
+	s.t.Helper()
+	if got, err := s.text(); err != nil || got != text {
+		s.t.Errorf("heard %q (%v), want %q", got, err, text)
+	}
+}
+
 // closed reads on to the close frame and gives its code, and wants the end of the connection
 // behind it and nothing in between.
 func (s *socket) closed() closedError {

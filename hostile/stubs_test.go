@@ -1,3 +1,3 @@
 package hostile
 
-var commandCases, authenticationCases, authorisationCases, limitCases, redisCases, resourceCases, shutdownCases []abuse
+var authenticationCases, authorisationCases, limitCases, redisCases, resourceCases, shutdownCases []abuse
