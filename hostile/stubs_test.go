@@ -1,3 +1,3 @@
 package hostile
 
-var authenticationCases, authorisationCases, limitCases, redisCases, resourceCases, shutdownCases []abuse
+var redisCases, resourceCases, shutdownCases []abuse

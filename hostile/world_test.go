@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"crypto/ecdsa"
 	"fmt"
 	"maps"
 	"os"
@@ -55,7 +56,9 @@ type abuse struct {
 	// bytesSpare is the tolerance of memory, 0: the usual.
 	bytesSpare int
 
-	do func(w *world)
+	// prepare, where set, runs before the gateway starts and may add to w.abuse's arguments and file.
+	prepare func(w *world)
+	do      func(w *world)
 }
 
 // world is what surrounds one case.
@@ -67,6 +70,8 @@ type world struct {
 	feed       *feed
 	token      string // of the bystanders, "" without authentication
 	bystanders []*bystander
+	key        *ecdsa.PrivateKey // of the cases with a public key
+	keySet     *keySet           // of the cases with one
 
 	mutex   sync.Mutex
 	secrets []string // what no log line may hold
@@ -132,16 +137,19 @@ func (w *world) within(limit time.Duration, what string, done func() bool) {
 // meet runs one case between the checks of the invariants.
 func meet(t *testing.T, one abuse) {
 	w := &world{T: t, abuse: one}
-	arguments := slices.Clone(one.arguments)
+	if one.prepare != nil {
+		one.prepare(w)
+	}
+	arguments := slices.Clone(w.abuse.arguments)
 	if one.redis {
 		w.redis = redistest.Start(t, one.redisArguments...)
 		arguments = append(arguments, "--redis", w.redis.URL())
 	}
 	if one.authenticated {
 		arguments = append(arguments, "--auth-hmac-secret", w.secret(hmacSecret))
-		w.token = w.secret(sign(map[string]any{"sub": "bystander", "publish": []string{"*"}, "exp": time.Now().Add(time.Hour).Unix()}))
+		w.token = w.secret(sign(map[string]any{"sub": "bystander", "aud": "shop", "publish": []string{"*"}, "exp": time.Now().Add(time.Hour).Unix()}))
 	}
-	w.gateway = start{arguments: arguments, file: one.file, descriptors: one.descriptors}.run(t)
+	w.gateway = start{arguments: arguments, file: w.abuse.file, descriptors: one.descriptors}.run(t)
 	w.feed = startFeed(t, w.gateway, w.redis, w.token)
 	w.bystanders = []*bystander{listen(w, "sse", w.token), listen(w, "websocket", w.token)}
 	w.within(patience, "the bystanders hear the feed", w.bystandersHear)
