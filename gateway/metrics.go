@@ -144,7 +144,11 @@ func (g *Gateway) exposeRequests(e *exposition) {
 	for code := range g.refused {
 		e.counter("millrace_requests_refused_total", g.refused[code].Load(), "code", refusals[code].name)
 	}
-	e.counter("millrace_log_lines_dropped_total", g.loopLog.dropped.Load())
+	linesDropped := g.loopLog.dropped.Load()
+	if g.options.LogLinesDropped != nil {
+		linesDropped += g.options.LogLinesDropped()
+	}
+	e.counter("millrace_log_lines_dropped_total", linesDropped)
 	desk := g.desk.Stats()
 	e.counter("millrace_desk_accepted_total", desk.Accepted)
 	e.counter("millrace_desk_requests_total", desk.Requests)

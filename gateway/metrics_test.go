@@ -104,7 +104,7 @@ func TestMetricsFormat(t *testing.T) {
 // TestMetrics: the numbers add up, and no label names a channel or a user.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	h := serve(t, gateway.Options{})
+	h := serve(t, gateway.Options{LogLinesDropped: func() uint64 { return 7 }})
 	for _, w := range everyWire {
 		s := h.open(t, w, visit{channels: []string{"job_progress:metered", "job_progress:second"}, query: "userId=metereduser"})
 		defer s.event(t, `{"last":true}`)
@@ -126,7 +126,7 @@ func TestMetrics(t *testing.T) {
 		`millrace_requests_refused_total{code="not_found"}`: 5, "millrace_commands_total": 2,
 		`millrace_streams_ended_total{reason="bug"}`: 0, `millrace_gaps_total{reason="slow"}`: 0,
 		`millrace_delivery_seconds_bucket{le="+Inf"}`: 4, "millrace_broker_delivering": 1,
-		"millrace_desk_parked_total": 4, `millrace_desk_refused_total{reason="bug"}`: 0,
+		"millrace_desk_parked_total": 4, "millrace_log_lines_dropped_total": 7, `millrace_desk_refused_total{reason="bug"}`: 0,
 	} {
 		if value, known := got[series]; !known || value != want {
 			t.Errorf("%s is %v (known: %v), want %v", series, value, known, want)

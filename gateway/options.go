@@ -67,6 +67,9 @@ type Options struct {
 	Demo bool
 	// Logger takes the gateway's log lines. Nil: slog.Default().
 	Logger *slog.Logger
+	// LogLinesDropped, where set, says how many lines Logger has dropped so far, since it would not
+	// keep the gateway waiting: they are part of millrace_log_lines_dropped_total. It must not block.
+	LogLinesDropped func() uint64
 	// Handler, where set, serves every request that no route of the gateway takes.
 	Handler http.Handler
 }

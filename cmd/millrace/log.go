@@ -12,13 +12,12 @@ import (
 
 // newLogger makes the logger that the settings ask for. Text is for people: short times, colours
 // on a terminal only. JSON is for machines.
-func newLogger(output io.Writer, configured *settings.LogSettings) *slog.Logger {
+func newLogger(output io.Writer, terminal bool, configured *settings.LogSettings) *slog.Logger {
 	// The settings were checked: the name is one of slog's.
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(configured.LogLevel)); err != nil {
 		level = slog.LevelInfo
 	}
-	terminal := isTerminal(output)
 	if configured.LogFormat == "text" || configured.LogFormat == "auto" && terminal {
 		return slog.New(tint.NewTextHandler(output, &tint.Options{
 			Level: level, TimeFormat: time.TimeOnly, NoColor: !terminal,

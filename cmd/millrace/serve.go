@@ -35,15 +35,22 @@ func (c *serveCommand) Run(world *process) error {
 	if configured.CouncilPlaceholder() {
 		return settings.ErrCouncilPlaceholder
 	}
-	logger := newLogger(world.stderr, &configured.LogSettings)
+	lines := newLogQueue(world.stderr)
+	defer lines.close()
+	logger := newLogger(lines, isTerminal(world.stderr), &configured.LogSettings)
 	for _, warning := range loaded.Warnings {
 		logger.Warn(warning.Error())
 	}
-	served, err := gateway.New(gatewayOptions(configured, keys, logger))
+	options := gatewayOptions(configured, keys, logger)
+	options.LogLinesDropped = lines.dropped.Load
+	served, err := gateway.New(options)
 	if err != nil {
 		return explainListen(err, configured)
 	}
-	ctx, stop := drainOnSignal(logger, os.Exit)
+	ctx, stop := drainOnSignal(logger, func(code int) {
+		lines.close()
+		os.Exit(code)
+	})
 	defer stop()
 	go tuneCollector(ctx)
 	if configured.Demo {
