@@ -1,3 +1,3 @@
 package hostile
 
-var redisCases, resourceCases, shutdownCases []abuse
+var shutdownCases []abuse

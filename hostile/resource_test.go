@@ -1,0 +1,129 @@
+package hostile
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// resourceCases are the cases of letter I: resource exhaustion.
+var resourceCases = []abuse{
+	{
+		id: "I1", sent: "400 connections to a gateway of 200 descriptors; a max-connections above them", descriptors: 200,
+		counts: map[string]int{"desk descriptors": maybe, "desk connections": maybe, "request overloaded": maybe},
+		do:     noDescriptors,
+	},
+	{
+		id: "I4", sent: "a crowd that connects to one hot channel and resets in one moment", redis: true, bytesSpare: 32 << 20,
+		arguments: []string{"--max-connections-per-user", "0"},
+		do:        connectAndReset,
+	},
+	{
+		id: "I5", sent: "a log that nobody reads, at level debug, and an attacker who fills it",
+		counts: map[string]int{"log-lines": some, "request not_found": 6000},
+		do:     blockedLog,
+	},
+}
+
+func noDescriptors(w *world) {
+	over := start{arguments: []string{"--max-connections", "100000"}, descriptors: 200, unready: true}.run(w.T)
+	if code := over.exit(w.T, patience); code != 2 || !strings.Contains(over.said(), "max-connections") {
+		w.Errorf("a gateway whose max-connections is above its descriptors ended with %d: %s", code, over.said())
+	}
+	var sockets []*connection
+	for range 400 {
+		c := w.dial() // those that the gateway does not take wait in the kernel
+		c.say(w.head("GET /api/stream?channel=job_progress:i1 HTTP/1.1", "Host: HOST"))
+		sockets = append(sockets, c)
+	}
+	used := w.cpu()
+	began := time.Now()
+	<-time.After(2 * time.Second)
+	used = w.cpu() - used
+	if elapsed := time.Since(began); used > elapsed*6/10 {
+		w.Errorf("with no descriptor left the gateway uses %v of processor time in %v: it spins", used, elapsed)
+	}
+	w.wantAlive()
+	for _, c := range sockets {
+		c.Close()
+	}
+	w.within(patience, "accepting goes on", func() bool {
+		c := w.dial()
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		c.say(w.head("GET /healthz HTTP/1.1", "Host: HOST"))
+		response, err := http.ReadResponse(c.reader, nil)
+		return err == nil && response.StatusCode == http.StatusOK
+	})
+	w.held("400 connections against 200 descriptors, processor at %d%% of a core", used*100/(2*time.Second))
+	w.note("refused at start where the limit cannot hold; accepting pauses without spinning, streams go on, accepting resumes")
+}
+
+func connectAndReset(w *world) {
+	count := crowd(1000)
+	before := w.redisCalls("unsubscribe")
+	var sockets []*connection
+	for n := range count {
+		c := w.dial()
+		c.say(w.head(fmt.Sprintf("GET /api/stream?channel=job_progress:i4&channel=job_progress:i4_%d HTTP/1.1", n%100), "Host: HOST"))
+		sockets = append(sockets, c)
+	}
+	for _, c := range sockets {
+		c.stream().live()
+	}
+	used := w.cpu()
+	began := time.Now()
+	for _, c := range sockets {
+		c.reset()
+	}
+	w.within(patience, "every subscription is given back", func() bool {
+		s, err := w.gateway.stats()
+		return err == nil && s.Channels.Subscriptions == len(w.bystanders)
+	})
+	took := time.Since(began)
+	used = w.cpu() - used
+	if each := used / time.Duration(count); each > 3*time.Millisecond {
+		w.Errorf("a reset costs %v of processor time each", each)
+	}
+	if calls := w.redisCalls("unsubscribe") - before; calls > count/5 {
+		w.Errorf("%d resets made %d calls of UNSUBSCRIBE", count, calls)
+	}
+	w.held("%d streams with two channels each", count)
+	w.note("all gone %.1f s after the first reset, %d us of processor time each", took.Seconds(), used.Microseconds()/int64(count))
+}
+
+// blockedLog keeps the log's pipe from being read, and fills it.
+func blockedLog(w *world) {
+	s := w.websocket("/ws?channel=job_progress:i5")
+	s.await("subscribed")
+	w.gateway.stuck.Lock()
+	unlock := func() { w.gateway.stuck.Unlock() }
+	locked := true
+	defer func() {
+		if locked {
+			unlock()
+		}
+	}()
+	// More lines than the pipe and the queue before it hold, a hundred requests a connection.
+	answered := 0
+	for range 60 {
+		c := w.dial()
+		c.say(strings.Repeat(w.head("GET /nothing/"+strings.Repeat("x", 100)+" HTTP/1.1", "Host: HOST"), 100))
+		for range 100 {
+			if response, _ := c.answer(); response.StatusCode == http.StatusNotFound {
+				answered++
+			}
+		}
+		c.Close()
+	}
+	w.publish("job_progress:i5", `{"n":5}`)
+	s.wantText(`{"n":5}`)
+	for range 20 {
+		w.websocket("/ws").await("connected")
+	}
+	w.wantAlive()
+	unlock()
+	locked = false
+	w.note("%d requests answered, streams begun and events delivered with the log's pipe full", answered)
+}
