@@ -166,9 +166,7 @@ func (s *socket) followed(enough int) (gaps int) {
 func failover(w *world) {
 	group := redistest.StartSentinel(w.T)
 	g := start{arguments: []string{"--redis", group.URL()}}.run(w.T)
-	c := dialAt(w.T, g.address)
-	c.say(strings.ReplaceAll(w.head(append([]string{"GET /ws?channel=job_progress:h3 HTTP/1.1"}, handshake...)...), w.gateway.address, g.address))
-	s := c.upgraded()
+	s := w.at(g).websocket("/ws?channel=job_progress:h3")
 	s.await("subscribed")
 	w.numbers(func(number int) error {
 		address, err := group.PrimaryAddr()
@@ -211,9 +209,7 @@ func movedSlot(w *world) {
 		arguments: []string{"--redis", cluster.URL()},
 		file:      "namespaces:\n  job_progress: {sharded: true}\n",
 	}.run(w.T)
-	c := dialAt(w.T, g.address)
-	c.say(strings.ReplaceAll(w.head(append([]string{"GET /ws?channel=job_progress:h4 HTTP/1.1"}, handshake...)...), w.gateway.address, g.address))
-	s := c.upgraded()
+	s := w.at(g).websocket("/ws?channel=job_progress:h4")
 	s.await("subscribed")
 	slot := cluster.Slot(w.T, "job_progress:h4")
 	from := cluster.Owner(slot)

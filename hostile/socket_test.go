@@ -134,8 +134,12 @@ func (c *connection) stream() *stream {
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream; charset=utf-8" {
 		c.t.Fatalf("the stream was answered with %s %s", response.Status, response.Header.Get("Content-Type"))
 	}
-	return &stream{connection: c, header: response.Header, body: bufio.NewReader(response.Body)}
+	s := newStream(response.Body)
+	s.connection, s.header = c, response.Header
+	return s
 }
+
+func newStream(body io.Reader) *stream { return &stream{body: bufio.NewReader(body)} }
 
 // line reads one line, ended by CR, LF or CR LF.
 func (s *stream) line() (string, error) {

@@ -1,3 +1,0 @@
-package hostile
-
-var shutdownCases []abuse
