@@ -12,9 +12,9 @@ MAKEFLAGS   += --no-print-directory
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 TOOL := go tool -modfile=tools/go.mod
 
-# The end-to-end tests and the audit run the real binary against the clock, so they run after
+# The end-to-end tests, the hostile peers and the audit run the real binary against the clock, so they run after
 # everything else and alone.
-UNIT = $(shell go list ./... | grep -v -e '/e2e' -e '/audit$$')
+UNIT = $(shell go list ./... | grep -v -e '/e2e' -e '/audit$$' -e '/hostile$$')
 FUZZ_TIME ?= 30s
 
 # Where the samples of a benchmark go, and what it says when a measurement fails, which is in the
@@ -27,7 +27,7 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run demo quick test test-unit test-web test-e2e test-audit audit packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
+.PHONY: help build run demo quick test test-unit test-web test-e2e test-hostile test-audit audit hostile packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LI
 quick: ## unit tests without the race detector, under a minute
 	@go test -shuffle=on $(UNIT)
 
-test: deps lint test-unit test-web test-e2e test-audit ## everything: what CI runs
+test: deps lint test-unit test-web test-e2e test-hostile test-audit ## everything: what CI runs
 
 test-unit:
 	@echo "unit tests, with the race detector"
@@ -73,6 +73,13 @@ screenshots: deps build ## take the pictures in docs/screenshots anew
 test-e2e:
 	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"
 	@go test -race -shuffle=on -parallel=4 -timeout=8m ./e2e/...
+
+test-hostile:
+	@echo "hostile and broken peers: one test for each abuse case"
+	@go test -race -shuffle=on -parallel=12 -timeout=8m ./hostile
+
+hostile: ## every abuse case with larger crowds, one after the other; writes docs/robustness.md
+	@go test -count=1 -timeout=30m ./hostile -report $(CURDIR)/docs/robustness.md -crowd 5
 
 test-audit:
 	@echo "the audit, in small: what clients see while Redis breaks"

@@ -52,6 +52,7 @@ var layers = map[string][]string{
 	"deploy/release/sbom":    {},
 	"e2e":                    {},
 	"e2e/crowd":              {},
+	"hostile":                {},
 
 	// The example workers know nothing of the gateway: all that they share with it is Redis.
 	"examples/workers/channels":              {},

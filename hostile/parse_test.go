@@ -17,8 +17,8 @@ var parseCases = []abuse{
 		do:     slowHeads,
 	},
 	{
-		id: "A2", sent: "a header line of 64 KiB, 20,000 short headers, an address of 100 KiB",
-		counts: map[string]int{"desk head_too_large": 2, "desk uri_too_long": 1},
+		id: "A2", sent: "a header line of 64 KiB, 20,000 short headers, 101 headers, an address of 100 KiB",
+		counts: map[string]int{"desk head_too_large": 3, "desk uri_too_long": 1},
 		do:     largeHeads,
 	},
 	{
@@ -112,7 +112,11 @@ func largeHeads(w *world) {
 	w.refused("a long line", w.head("GET / HTTP/1.1", "Host: HOST", "X-Long: "+strings.Repeat("a", 64<<10)), 431)
 	w.refused("many headers", w.head("GET / HTTP/1.1", "Host: HOST", strings.Repeat("A: b\r\n", 20_000)+"C: d"), 431)
 	w.refused("a long address", w.head("GET /"+strings.Repeat("a", 100<<10)+" HTTP/1.1", "Host: HOST"), 414)
-	w.note("431, 431, 414, each with a close")
+	w.refused("101 header lines", w.head("GET / HTTP/1.1", "Host: HOST"+strings.Repeat("\r\nA: b", 100)), 431)
+	if response, _ := w.asked("GET /healthz HTTP/1.1" + strings.Repeat("\r\nA: b", 98)); response.StatusCode != 200 {
+		w.Errorf("100 header lines were answered with %d, want 200", response.StatusCode)
+	}
+	w.note("431 three times and 414, each with a close; 100 header lines are taken")
 }
 
 // badHead is a head that must be refused: the version, and the header lines behind Host.
