@@ -31,7 +31,6 @@ var known = []struct {
 	{"F4", false, "delivery stops on every node at once", "an operator asks each gateway by itself; there is no revocation for the fleet"},
 	{"F5", false, "presence without the right", "there is no presence"},
 	{"G5", false, "a cap of channels for the node", "it is max-connections times max-subscriptions; there is no other"},
-	{"H3", false, "the old primary resumes while its subscribers are still held", "the audit does it: make audit"},
 	{"I1", false, "no descriptor for a log", "the log is a descriptor that is open from the start"},
 }
 

@@ -251,6 +251,7 @@ func (g *gateway) metrics() (map[string]float64, error) {
 type cost struct {
 	descriptors, goroutines int
 	bytes                   int // resident
+	reserved                int // bytes of address space
 }
 
 // cost is measured after a collection, so that garbage does not count.
@@ -275,6 +276,11 @@ func (g *gateway) cost() (c cost, err error) {
 	if len(fields) < 2 {
 		return c, errors.New("statm is not what it was")
 	}
-	pages, err := strconv.Atoi(fields[1])
-	return cost{descriptors: len(open), goroutines: s.Memory.Goroutines, bytes: pages * os.Getpagesize()}, err
+	reserved, err := strconv.Atoi(fields[0])
+	if err != nil {
+		return c, err
+	}
+	resident, err := strconv.Atoi(fields[1])
+	page := os.Getpagesize()
+	return cost{descriptors: len(open), goroutines: s.Memory.Goroutines, bytes: resident * page, reserved: reserved * page}, err
 }

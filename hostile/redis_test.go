@@ -132,8 +132,9 @@ func (w *world) numbers(publish func(number int) error) {
 	})
 }
 
-// followed reads a socket's numbers until enough came behind a gap, and holds it to the promise.
-func (s *socket) followed(enough int) (gaps int) {
+// followed reads a socket's numbers until enough came, behind a gap if there is to be one, and
+// holds it to the promise.
+func (s *socket) followed(enough int, awaitGap bool) (gaps int) {
 	s.t.Helper()
 	last, since, gap := 0, 0, false
 	_ = s.SetDeadline(time.Now().Add(2 * patience))
@@ -155,7 +156,7 @@ func (s *socket) followed(enough int) (gaps int) {
 				s.t.Fatalf("%d came after %d", one.N, last)
 			}
 			last, gap = one.N, false
-			if gaps > 0 {
+			if gaps > 0 || !awaitGap {
 				since++
 			}
 		}
@@ -185,20 +186,13 @@ func failover(w *world) {
 		_, err = connection.Read(make([]byte, 64))
 		return err
 	})
-	for {
-		text, err := s.text()
-		if err != nil {
-			w.Fatal(err)
-		}
-		if parsed(text).N > 20 {
-			break
-		}
-	}
+	s.followed(20, false)
 	began := time.Now()
 	group.Primary.Stop()
-	gaps := s.followed(20)
+	gaps := s.followed(20, true)
 	took := time.Since(began)
 	group.Primary.Cont()
+	s.followed(100, false) // while it learns that it is no primary any more
 	w.within(patience, "/readyz?redis says yes", func() bool { return g.status("/readyz?redis") == 200 })
 	w.note("%d gaps told, live from the new primary %.1f s after the old one stopped", gaps, took.Seconds())
 }
@@ -223,19 +217,11 @@ func movedSlot(w *world) {
 		_, err := owner.Load().Command("SPUBLISH", "job_progress:h4", fmt.Sprintf(`{"n":%d}`, number))
 		return err
 	})
-	for {
-		text, err := s.text()
-		if err != nil {
-			w.Fatal(err)
-		}
-		if parsed(text).N > 5 {
-			break
-		}
-	}
+	s.followed(5, false)
 	began := time.Now()
 	cluster.Migrate(w.T, slot, from, to)
 	owner.Store(to)
-	gaps := s.followed(10)
+	gaps := s.followed(10, true)
 	w.note("%d gaps told, live from the slot's new owner after %.1f s", gaps, time.Since(began).Seconds())
 }
 
