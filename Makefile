@@ -76,7 +76,7 @@ test-e2e:
 
 test-hostile:
 	@echo "hostile and broken peers: one test for each abuse case"
-	@go test -race -shuffle=on -parallel=12 -timeout=8m ./hostile
+	@go test -race -shuffle=on -parallel=16 -timeout=8m ./hostile
 
 hostile: ## every abuse case with larger crowds, one after the other; writes docs/robustness.md
 	@go test -count=1 -timeout=30m ./hostile -report $(CURDIR)/docs/robustness.md -crowd 5

@@ -271,8 +271,20 @@ func frame(first byte, payload string) string {
 // command sends a JSON command.
 func (s *socket) command(text string) { s.say(frame(fin|opText, text)) }
 
-// frame reads one whole frame of the gateway, which never sends more than 1 GiB.
+// frame reads one whole frame of the gateway, and answers its pings, so that a socket that is
+// read does not count as silent.
 func (s *socket) frame() (opcode byte, payload []byte, err error) {
+	for {
+		opcode, payload, err = s.anyFrame()
+		if err != nil || opcode != opPing {
+			return opcode, payload, err
+		}
+		s.say(frame(fin|opPong, string(payload)))
+	}
+}
+
+// anyFrame reads one whole frame of the gateway, which never sends more than 1 GiB.
+func (s *socket) anyFrame() (opcode byte, payload []byte, err error) {
 	head := make([]byte, 2)
 	if _, err := io.ReadFull(s.reader, head); err != nil {
 		return 0, nil, err
