@@ -38,7 +38,7 @@ var known = []struct {
 func TestAbuse(t *testing.T) {
 	for _, one := range cases() {
 		t.Run(one.id, func(t *testing.T) {
-			if *reportPath == "" && !one.alone {
+			if *reportPath == "" {
 				t.Parallel()
 			}
 			meet(t, one)

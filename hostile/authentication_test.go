@@ -338,7 +338,7 @@ func strangeClaims(w *world) {
 
 // expiry lets tokens run out under a crowd, and then rotates the key of two streams away.
 func expiry(w *world) {
-	const life = 3 * time.Second
+	const life = 6 * time.Second
 	count := crowd(40)
 	set := w.keySet
 	signed := func(kid string, claims map[string]any) string {

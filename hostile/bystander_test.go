@@ -32,7 +32,8 @@ type feed struct {
 	taken int         // the highest number that was taken
 }
 
-func startFeed(t testing.TB, g *gateway, redis *redistest.Server, token string) *feed {
+// An answer must come within limit: a number whose answer does not is given up.
+func startFeed(t testing.TB, g *gateway, redis *redistest.Server, token string, limit time.Duration) *feed {
 	f := &feed{}
 	var connection net.Conn
 	var reader *bufio.Reader
@@ -49,6 +50,7 @@ func startFeed(t testing.TB, g *gateway, redis *redistest.Server, token string) 
 			}
 			reader = bufio.NewReader(connection)
 		}
+		_ = connection.SetDeadline(time.Now().Add(limit))
 		err := once(connection, reader, request, redis != nil)
 		if err != nil {
 			connection.Close()
@@ -73,7 +75,6 @@ func startFeed(t testing.TB, g *gateway, redis *redistest.Server, token string) 
 
 // once sends one publication and reads its answer.
 func once(connection net.Conn, reader *bufio.Reader, request []byte, redis bool) error {
-	_ = connection.SetDeadline(time.Now().Add(2 * time.Second))
 	if _, err := connection.Write(request); err != nil {
 		return err
 	}

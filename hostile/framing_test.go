@@ -99,7 +99,7 @@ var brokenFrames = map[string]string{
 	"RSV1 on a ping":                 frame(fin|rsv1|opPing, ""),
 	"opcode 3":                       frame(fin|3, forgedCommand),
 	"opcode 11":                      frame(fin|11, forgedCommand[:100%len(forgedCommand)]),
-	"a stray continuation":           frame(fin|0, forgedCommand),
+	"a stray continuation":           frame(fin, forgedCommand),
 	"a new message inside a message": frame(opText, "{") + frame(fin|opText, forgedCommand),
 	"a ping of 126 bytes":            frame(fin|opPing, strings.Repeat("a", 126)),
 	"a fragmented ping":              frame(opPing, ""),

@@ -50,6 +50,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(builds)
+	before := descriptors()
 	if code := m.Run(); code != 0 {
 		return code
 	}
@@ -57,11 +58,33 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
 		return 1
 	}
+	if !poll(10*time.Second, func() bool { return len(descriptors()) <= len(before) }) {
+		fmt.Fprintf(os.Stderr, "descriptors were left open: %v before, %v after\n", before, descriptors())
+		return 1
+	}
 	if err := writeReport(*reportPath); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0
+}
+
+// descriptors names what this process has open, the runtime's own epoll and eventfd aside: they
+// come with the first socket and stay.
+func descriptors() []string {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil
+	}
+	var open []string
+	for _, entry := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err != nil || target == "anon_inode:[eventpoll]" || target == "anon_inode:[eventfd]" {
+			continue
+		}
+		open = append(open, target)
+	}
+	return open
 }
 
 // poll asks until the answer is yes or time is up, and says which.

@@ -177,8 +177,9 @@ func killed(w *world) {
 
 // resumer is a client of J4 that comes back, to the one gateway or the other, with the last id.
 type resumer struct {
-	last, gaps, returns int
-	problem             string
+	last          atomic.Int64 // the highest number that was heard
+	gaps, returns int
+	problem       string
 }
 
 func (r *resumer) run(ctx context.Context, addresses []string, turn int) {
@@ -208,7 +209,7 @@ func (r *resumer) run(ctx context.Context, addresses []string, turn int) {
 func (r *resumer) read(body io.Reader, id *string) {
 	s := newStream(body)
 	s.lastID = *id
-	gap := false
+	gap, last := false, int(r.last.Load())
 	for {
 		e, err := s.next()
 		if err != nil {
@@ -220,13 +221,14 @@ func (r *resumer) read(body io.Reader, id *string) {
 		case e.name == "gap":
 			gap = true
 			r.gaps++
-		case one.N == 0 || one.N == r.last: // none of the log's, or one that is known by its id
-		case one.N < r.last:
-			r.problem = fmt.Sprintf("%d came after %d", one.N, r.last)
-		case one.N != r.last+1 && r.last > 0 && !gap:
-			r.problem = fmt.Sprintf("%d came after %d and no gap was told", one.N, r.last)
+		case one.N == 0 || one.N == last: // none of the log's, or one that is known by its id
+		case one.N < last:
+			r.problem = fmt.Sprintf("%d came after %d", one.N, last)
+		case one.N != last+1 && last > 0 && !gap:
+			r.problem = fmt.Sprintf("%d came after %d and no gap was told", one.N, last)
 		default:
-			r.last, gap = one.N, false
+			last, gap = one.N, false
+			r.last.Store(int64(last))
 		}
 	}
 }
@@ -240,9 +242,10 @@ func rolling(w *world) {
 	addresses := []string{gateways[0].address, gateways[1].address}
 	var published atomic.Int64
 	ctx, stop := context.WithCancel(context.Background())
-	clients := make([]resumer, crowd(20))
+	clients := make([]*resumer, crowd(20))
 	var running sync.WaitGroup
 	for n := range clients {
+		clients[n] = new(resumer)
 		running.Go(func() { clients[n].run(ctx, addresses, n) })
 	}
 	publishing := make(chan struct{})
@@ -277,17 +280,18 @@ func rolling(w *world) {
 	}
 	close(publishing)
 	<-done
-	<-time.After(3 * time.Second) // for what is on its way: who has not heard all by then shows below
+	poll(patience, func() bool { // who does not hear all shows below
+		return !slices.ContainsFunc(clients, func(c *resumer) bool { return c.last.Load() != published.Load() })
+	})
 	stop()
 	running.Wait()
 	gaps, returns := 0, 0
-	for n := range clients {
-		c := &clients[n]
+	for n, c := range clients {
 		if c.problem != "" {
 			w.Errorf("client %d: %s", n, c.problem)
 		}
-		if c.last != int(published.Load()) {
-			w.Errorf("client %d heard %d of %d", n, c.last, published.Load())
+		if c.last.Load() != published.Load() {
+			w.Errorf("client %d heard %d of %d", n, c.last.Load(), published.Load())
 		}
 		gaps += c.gaps
 		returns += c.returns

@@ -342,11 +342,10 @@ func closedBy(payload []byte) closedError {
 
 // said is what the cases read of the gateway's own messages.
 type said struct {
-	Type, Code, Message, Channel, Reason, After string
-	Ref                                         any
-	Count                                       int
-	N                                           int
-	text                                        string
+	Type, Code, Channel, Reason string
+	Ref                         any
+	N                           int // of numbered events
+	text                        string
 }
 
 func parsed(text string) said {

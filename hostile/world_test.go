@@ -51,8 +51,6 @@ type abuse struct {
 	gaps bool
 	// mortal says that the gateway ends in the case: what needs it alive is not checked after.
 	mortal bool
-	// alone says that the case must not share the machine's cores with others.
-	alone bool
 	// bytesSpare is the tolerance of memory, 0: the usual.
 	bytesSpare int
 
@@ -150,7 +148,11 @@ func meet(t *testing.T, one abuse) {
 		w.token = w.secret(sign(map[string]any{"sub": "bystander", "aud": "shop", "publish": []string{"*"}, "exp": time.Now().Add(time.Hour).Unix()}))
 	}
 	w.gateway = start{arguments: arguments, file: w.abuse.file, descriptors: one.descriptors}.run(t)
-	w.feed = startFeed(t, w.gateway, w.redis, w.token)
+	answerWithin := patience
+	if one.gaps { // what feeds the bystanders may be away, and to wait for it would be no feed
+		answerWithin = 2 * time.Second
+	}
+	w.feed = startFeed(t, w.gateway, w.redis, w.token, answerWithin)
 	w.bystanders = []*bystander{listen(w, "sse", w.token), listen(w, "websocket", w.token)}
 	w.within(patience, "the bystanders hear the feed", w.bystandersHear)
 	before, counted := w.measured(), w.counted()
