@@ -188,9 +188,14 @@ func (g *Gateway) deskOptions(admin bool) netio.DeskOptions {
 	}
 	if !admin {
 		options.AcceptRate = max(limits.AcceptRate, 0)
+		options.KeepDescriptors = keptDescriptors(descriptorLimit())
 	}
 	return options
 }
+
+// keptDescriptors is how many descriptors clients never get, of limit: with them Redis is reached
+// again, and the operator is answered, when all others are taken.
+func keptDescriptors(limit int) int { return min(max(limit/50, 16), 128, limit/4) }
 
 // adopt gives a parked connection to the next loop.
 func (g *Gateway) adopt(fd int, early []byte, one any) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -32,9 +33,12 @@ type Desk struct {
 	counts  deskCounts
 	panics  rate.Sometimes // bounds log lines on panics
 	failing rate.Sometimes // bounds log lines on accept
-	ending  atomic.Bool    // Shutdown was called: every answer closes its connection
-	aborted atomic.Bool    // and its time is up: nothing is adopted any more
-	served  chan struct{}  // closed once Serve has returned
+	// highestDescriptor is the first number that is kept back; keptBack bounds log lines on it.
+	highestDescriptor int
+	keptBack          rate.Sometimes
+	ending            atomic.Bool   // Shutdown was called: every answer closes its connection
+	aborted           atomic.Bool   // and its time is up: nothing is adopted any more
+	served            chan struct{} // closed once Serve has returned
 
 	mu        sync.Mutex // guards all below; taken with a deskConn's mu not held
 	listener  *DeskListener
@@ -58,6 +62,12 @@ func NewDesk(options DeskOptions) (*Desk, error) {
 		panics:  rate.Sometimes{First: 1, Interval: time.Second},
 		failing: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 		served:  make(chan struct{}),
+
+		highestDescriptor: math.MaxInt,
+		keptBack:          rate.Sometimes{First: 1, Interval: 10 * time.Second},
+	}
+	if options.KeepDescriptors > 0 {
+		d.highestDescriptor = descriptorLimit() - options.KeepDescriptors
 	}
 	if options.AcceptRate > 0 {
 		d.rate = rate.NewLimiter(rate.Limit(options.AcceptRate), options.AcceptRate)
@@ -210,8 +220,16 @@ func (d *Desk) connections() []*deskConn {
 	return list
 }
 
-// admit decides on a connection just accepted. It runs on the poller.
-func (d *Desk) admit() (reason Refusal, refused bool) {
+// admit decides on a connection just accepted. It runs on the poller. The kernel gives the lowest
+// number that is free, so one among the last says that no more than those are left.
+func (d *Desk) admit(fd int) (reason Refusal, refused bool) {
+	if fd >= d.highestDescriptor {
+		d.keptBack.Do(func() {
+			go d.logger.Error("connections are closed: only the descriptors that are kept for Redis and the operator are left; raise the limit (LimitNOFILE, ulimit -n) or lower the connection limits",
+				"kept", d.options.KeepDescriptors)
+		})
+		return RefusedDescriptors, true
+	}
 	if d.options.MaxConnections > 0 && d.counts.connections.Load() >= int64(d.options.MaxConnections) {
 		return RefusedConnections, true
 	}

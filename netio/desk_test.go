@@ -31,6 +31,7 @@ func TestDeskOptions(t *testing.T) {
 		{"negative body", func(o *DeskOptions) { o.MaxBodyBytes = -1 }, "MaxBodyBytes"},
 		{"negative time", func(o *DeskOptions) { o.IdleTimeout = -time.Second }, "IdleTimeout"},
 		{"negative rate", func(o *DeskOptions) { o.AcceptRate = -5 }, "AcceptRate"},
+		{"negative kept", func(o *DeskOptions) { o.KeepDescriptors = -1 }, "KeepDescriptors"},
 	}
 	for _, test := range cases {
 		t.Run(test.name, func(t *testing.T) {

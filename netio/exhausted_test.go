@@ -193,3 +193,16 @@ func processorTime() time.Duration {
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
+
+// TestKeepDescriptors: a connection that would take one of the last descriptors is closed, whoever
+// has taken the others.
+func TestKeepDescriptors(t *testing.T) {
+	limit := descriptorLimit()
+	desk := &Desk{highestDescriptor: limit - 20, logger: slog.New(slog.DiscardHandler)}
+	for fd, want := range map[int]bool{3: false, limit - 21: false, limit - 20: true, limit - 1: true} {
+		reason, refused := desk.admit(fd)
+		if refused != want || refused && reason != RefusedDescriptors {
+			t.Errorf("descriptor %d of %d: refused %v (%v), want %v", fd, limit, refused, reason, want)
+		}
+	}
+}

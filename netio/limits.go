@@ -84,6 +84,9 @@ type DeskOptions struct {
 	// connection is closed without an answer, as a network error makes an EventSource
 	// try again where any status but 200 makes it give up for good.
 	MaxConnections int
+	// KeepDescriptors is how many of the process's descriptors connections of this desk never take,
+	// so that they are left to others of the process. Beyond: as for MaxConnections. Default 0.
+	KeepDescriptors int
 	// AcceptRate bounds new connections a second, with bursts of one second's worth. 0: off.
 	// Beyond: as for MaxConnections.
 	AcceptRate int
@@ -123,6 +126,9 @@ func (o *DeskOptions) complete() error {
 	}
 	if o.MaxConnections == 0 {
 		o.MaxConnections = max(descriptorLimit()/4, 256)
+	}
+	if o.KeepDescriptors < 0 {
+		return fmt.Errorf("netio: DeskOptions.KeepDescriptors is %d: use 0 to keep none", o.KeepDescriptors)
 	}
 	if o.AcceptRate < 0 {
 		return fmt.Errorf("netio: DeskOptions.AcceptRate is %d: use 0 for no limit", o.AcceptRate)

@@ -265,7 +265,7 @@ func (l *DeskListener) next() *deskAccepted {
 	switch err {
 	case nil:
 		l.pause = 0
-		if reason, refused := l.desk.admit(); refused {
+		if reason, refused := l.desk.admit(fd); refused {
 			l.desk.counts.refuse(reason)
 			syscall.Close(fd)
 			return nil
