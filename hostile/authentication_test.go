@@ -347,7 +347,7 @@ func expiry(w *world) {
 	rotated := []func() string{endOf(w.stream("/api/stream?channel=job_progress:e5", bearer(signed("one", claimsOf("alice")))...).live()), nil}
 	socket := w.websocket("/ws", bearer(signed("one", claimsOf("alice")))...)
 	rotated[1] = endOf(socket)
-	expires := time.Now().Add(life)
+	expires := time.Now().Add(life).Truncate(time.Second) // exp has whole seconds
 	var ends []time.Duration
 	var mutex sync.Mutex
 	var waiting sync.WaitGroup

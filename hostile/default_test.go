@@ -14,7 +14,7 @@ var limits = map[string]string{
 	"Cip": "`--max-connections-per-address`", "streams of a user": "`--max-connections-per-user`", "commands": "`--commands-per-second`",
 	"events": "`--max-event-bytes`", "replays": "`--max-replay-bytes`", "D": "`--drain-timeout`",
 	"Hn": "header lines of a request", "connections that are no streams": "connections that are not streams",
-	"requests in flight": "requests being worked on", "an unfinished message": "a WebSocket message that was begun",
+	"descriptors kept back": "descriptors that clients never get", "requests in flight": "requests being worked on", "an unfinished message": "a WebSocket message that was begun",
 	"silence": "silence of a WebSocket", "tokens": "length of a token", "lines of the log": "lines of the log that wait",
 }
 

@@ -11,7 +11,8 @@ import (
 var resourceCases = []abuse{
 	{
 		id: "I1", sent: "400 connections to a gateway of 200 descriptors; a max-connections above them", descriptors: 200,
-		counts: map[string]int{"desk descriptors": maybe, "desk connections": maybe, "request overloaded": maybe},
+		redis: true, gaps: true,
+		counts: map[string]int{"desk descriptors": some, "request overloaded": maybe, "gap broker": some, "loss": some},
 		do:     noDescriptors,
 	},
 	{
@@ -45,6 +46,13 @@ func noDescriptors(w *world) {
 		w.Errorf("with no descriptor left the gateway uses %v of processor time in %v: it spins", used, elapsed)
 	}
 	w.wantAlive()
+	// What is kept back serves the operator, and Redis.
+	if status := w.gateway.status("/healthz"); status != 200 {
+		w.Errorf("the admin listener answers %d with no descriptor left for others", status)
+	}
+	w.redis.CLI(w.T, "CLIENT", "KILL", "TYPE", "pubsub")
+	w.gapsHeard(make([]int, len(w.bystanders)), "a lost subscription")
+	w.wantAlive()
 	for _, c := range sockets {
 		c.Close()
 	}
@@ -57,7 +65,7 @@ func noDescriptors(w *world) {
 		return err == nil && response.StatusCode == http.StatusOK
 	})
 	w.held("400 connections against 200 descriptors, processor at %d%% of a core", used*100/(2*time.Second))
-	w.note("refused at start where the limit cannot hold; accepting pauses without spinning, streams go on, accepting resumes")
+	w.note("refused at start where the limit cannot hold; what is over is closed at accept without spinning; streams go on, the admin listener answers, Redis is reconnected; accepting resumes")
 }
 
 func connectAndReset(w *world) {
