@@ -22,7 +22,7 @@ var (
 
 // patience is how long a test waits for what should happen at once. It is long, for a busy
 // machine, and costs nothing where things work.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // builds is the folder for the binary, made once and removed at the end.
 var builds string
