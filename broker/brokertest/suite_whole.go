@@ -251,7 +251,11 @@ func testStats(t *testing.T, e Engine) {
 	r.WaitEvents(t, "job:1", 2)
 	b.Unsubscribe(plain("job:1"))
 	stats := b.Stats()
-	stats.Horizon = 0 // may be known without any log
+	if stats.CanaryDelay < 0 || stats.CanaryDelay > time.Minute || stats.HorizonAge < 0 || stats.HorizonAge > time.Minute {
+		t.Errorf("a canary is under way for %v, the horizon rose %v ago", stats.CanaryDelay, stats.HorizonAge)
+	}
+	// A horizon may be known without any log, and memory has no canary.
+	stats.Horizon, stats.HorizonAge, stats.CanaryDelay = 0, 0, 0
 	want := broker.Stats{Events: 2, Published: 2, Subscribed: 3}
 	if stats != want {
 		t.Fatalf("stats %+v, want %+v", stats, want)
