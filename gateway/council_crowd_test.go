@@ -113,8 +113,8 @@ func memoryNow() (m runtime.MemStats) {
 type councilWorld struct {
 	count  int
 	goOn   chan struct{}
-	mutex  sync.Mutex
-	halted int // answers that are in their middle
+	mutex  sync.Mutex // guards halted
+	halted int        // answers that are in their middle
 }
 
 // runCouncilWorld is the main function of that process.
@@ -139,7 +139,9 @@ func runCouncilWorld() int {
 		})
 	}
 	half.Wait()
+	w.mutex.Lock()
 	fmt.Printf("open %d\n", w.halted)
+	w.mutex.Unlock()
 	var rest string
 	_, _ = fmt.Scanln(&rest, &rest) // or the end: then the answers come to theirs
 	close(w.goOn)
