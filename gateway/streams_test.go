@@ -58,9 +58,11 @@ func TestStreams(t *testing.T) {
 					if i > 0 && one.QueuedBytes > list.Streams[i-1].QueuedBytes {
 						t.Errorf("a stream with %d bytes queued comes after one with %d", one.QueuedBytes, list.Streams[i-1].QueuedBytes)
 					}
-					if e := h.explain(t, one.Client); e.Wire != one.Wire || e.Queue.Bytes == 0 || e.Peer.UnackedBytes == 0 || len(e.Channels) != 2 {
-						t.Errorf("%+v is explained by %+v", one, e)
-					}
+					// One that catches up has nothing queued for a moment, again and again.
+					within(t, patience, "the stream is explained as it is listed", func() bool {
+						e := h.explain(t, one.Client)
+						return e.Wire == one.Wire && e.Queue.Bytes > 0 && e.Peer.UnackedBytes > 0 && len(e.Channels) == 2
+					})
 				}
 				for query, want := range map[string]int{
 					"": 4, "?user=456": 4, "?user=2": 1, "?user=2&slow=1": 0, "?user=3": 0, "?channel=" + channel: 4,
