@@ -114,7 +114,7 @@ func (s *sentinelStore) current() rueidis.Client {
 func (s *sentinelStore) write(writes []write) []error {
 	client := s.current()
 	if client == nil {
-		time.Sleep(publisherTick)
+		time.Sleep(publisherTick) // the publisher's pace: it tries again until there is a primary
 		errs := make([]error, len(writes))
 		for index := range errs {
 			errs[index] = errors.New("no primary")
