@@ -60,6 +60,9 @@ type Options struct {
 
 	// Loops is the number of event loops; 0 takes all cores up to 3, one fewer from 4 on.
 	Loops int
+	// WithoutIOURing has each socket written to by a system call of its own, even where the kernel
+	// would take many by one.
+	WithoutIOURing bool
 	// Demo publishes the process's own measurements on system:millrace, for a page with live data,
 	// and makes the channels of the example workers what they need where Namespaces is nil:
 	// job_progress then has mode log, campaign_metrics and jobs have mode state. The workers

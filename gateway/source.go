@@ -59,7 +59,7 @@ func (g *Gateway) setUpLoops() (err error) {
 	}
 	for index := range g.options.Loops {
 		one := newSessions(g, g.hub.Shard(index))
-		loop, err := netio.NewLoop(netio.LoopOptions{Index: index, StallLimit: limits.ProgressTimeout}, one.events())
+		loop, err := netio.NewLoop(netio.LoopOptions{Index: index, StallLimit: limits.ProgressTimeout, WithoutRing: g.options.WithoutIOURing}, one.events())
 		if err != nil {
 			return err
 		}

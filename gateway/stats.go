@@ -68,6 +68,7 @@ type LoopStats struct {
 	ShortWrites  uint64 `json:"shortWrites"`
 	BytesWritten uint64 `json:"bytesWritten"`
 	QueuedBytes  int64  `json:"queuedBytes"`
+	IOURing      bool   `json:"ioUring"` // many sockets are written to by one system call
 	// LagMs is how long the loop took to come to this very question.
 	LagMs float64 `json:"lagMs"`
 }
@@ -270,7 +271,7 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 	for _, loop := range s.loops {
 		stats.Loops = append(stats.Loops, LoopStats{
 			Streams: loop.Open, Turns: loop.Turns, Writes: loop.Writes, ShortWrites: loop.ShortWrites,
-			BytesWritten: loop.BytesWritten, QueuedBytes: loop.OutboxBytes, LagMs: milliseconds(loop.Lag),
+			BytesWritten: loop.BytesWritten, QueuedBytes: loop.OutboxBytes, IOURing: loop.Ring, LagMs: milliseconds(loop.Lag),
 		})
 	}
 	switch {

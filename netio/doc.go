@@ -33,7 +33,7 @@
 //	mail     what others posted: arrivals, events, questions
 //	timers   whose tick has come
 //	work     the owner's resumable walks (a fan-out), bounded per turn
-//	flush    one writev per socket that has something queued, bounded per turn
+//	flush    one send per socket that has something queued, many by one system call, bounded per turn
 //	close    frees what was marked closed during the turn
 //
 // Flushing is bounded (128 sockets or 1 ms a turn) and goes on round robin next turn, the

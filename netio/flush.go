@@ -10,7 +10,10 @@ const (
 	flushSocketsMax = 128             // sockets written to in one turn
 	flushTimeMax    = 1_000_000       // nanoseconds of writing in one turn
 	flushBulkMin    = 32              // bulk sockets of those that a turn always reaches
-	flushClockEvery = 8               // sockets between two looks at the clock
+	flushBatchMax   = 64              // sockets written to between two looks at the clock, in one call if the kernel can
+	flushManyMin    = 4               // sockets from which on one call for all is cheaper than one for each
+	flushBatchBytes = 128 << 10       // bytes offered in a batch, from which on no further socket is added
+	flushVectors    = 512             // pieces in a batch
 	vectorsMax      = 128             // pieces in one writev
 	vectorBytesMax  = 256 << 10       // bytes offered in one writev
 	laneShrinkLen   = 4 * slabPageLen // a lane's used part is reclaimed from this length on
@@ -53,101 +56,164 @@ func (l *Loop) enlist(slot Slot, s *stream, to Lane) {
 	}
 }
 
-// flush writes what is queued, at most flushSocketsMax sockets and flushTimeMax long, and
-// reports whether some are left. Express sockets come first, but bulk ones always get a share,
-// or a stream of answers would starve a fan-out.
+// transfer is what a flush offers to one socket, and what became of it.
+type transfer struct {
+	slot     Slot
+	fd       int
+	vectors  []unix.Iovec // at least one, none of them empty
+	offered  int          // bytes in all of them
+	finished bool
+	written  int
+	errno    unix.Errno
+}
+
+// flush writes what is queued, at most flushSocketsMax sockets and about flushTimeMax long, and
+// reports whether some are left.
 func (l *Loop) flush() (more bool) {
 	start := l.sys.now()
-	for n := 0; n < flushSocketsMax; n++ {
-		if n%flushClockEvery == 0 && n > 0 {
-			l.now = l.sys.now()
-			if l.now-start > flushTimeMax && n >= flushBulkMin {
-				break
-			}
-		}
-		bulkDue := l.express.empty() || n >= flushSocketsMax-flushBulkMin
-		switch {
-		case bulkDue && !l.bulk.empty():
-			slot := l.bulk.pop()
-			l.streams.At(uint32(slot)).flags &^= flagBulk
-			l.flushStream(slot)
-		case !l.express.empty():
-			slot := l.express.pop()
-			l.streams.At(uint32(slot)).flags &^= flagExpress
-			l.flushStream(slot)
-		default:
+	for n := 0; n < flushSocketsMax && (n < flushBulkMin || l.now-start <= flushTimeMax); {
+		taken := l.gather(n)
+		if taken == 0 {
 			return false
 		}
+		n += taken
+		l.carryOut(l.batch)
+		l.now = l.sys.now()
+		for i := range l.batch {
+			l.settle(&l.batch[i])
+		}
+		clear(l.batch)
+		clear(l.vectors)
+		l.batch, l.vectors = l.batch[:0], l.vectors[:0]
 	}
 	return !l.express.empty() || !l.bulk.empty()
 }
 
-// flushStream offers the kernel all that one stream has, in one call.
-func (l *Loop) flushStream(slot Slot) {
-	s := l.streams.At(uint32(slot))
-	if s.outbox == 0 || s.flags&flagBlocked != 0 || s.state == stateClosed {
-		return
+// gather makes the next batch, of a turn that has reached so many sockets already, and says how many
+// it has reached now. Express sockets come first, but bulk ones always get a share, or a stream of
+// answers would starve a fan-out.
+func (l *Loop) gather(reached int) (taken int) {
+	offered := 0
+	for ; reached+taken < flushSocketsMax && len(l.batch) < flushBatchMax && offered < flushBatchBytes; taken++ {
+		if cap(l.vectors)-len(l.vectors) < vectorsMax {
+			break
+		}
+		bulkDue := l.express.empty() || reached+taken >= flushSocketsMax-flushBulkMin
+		var slot Slot
+		var mark streamFlags
+		switch {
+		case bulkDue && !l.bulk.empty():
+			slot, mark = l.bulk.pop(), flagBulk
+		case !l.express.empty():
+			slot, mark = l.express.pop(), flagExpress
+		default:
+			return taken
+		}
+		s := l.streams.At(uint32(slot))
+		s.flags &^= mark
+		offered += l.offer(slot, s)
 	}
-	o := l.outboxes.At(s.outbox)
-	offered, written, errno := l.writeHead(s, o)
+	return taken
+}
+
+// offer adds all that one stream has to the batch, and says how many bytes that is. One that stands
+// in both lanes is in the batch already, with the same bytes.
+func (l *Loop) offer(slot Slot, s *stream) (offered int) {
+	if s.outbox == 0 || s.flags&(flagBlocked|flagOffered) != 0 || s.state == stateClosed {
+		return 0
+	}
+	first := len(l.vectors)
+	offered = l.offerFrames(l.outboxes.At(s.outbox))
+	s.flags |= flagOffered
+	l.batch = append(l.batch, transfer{slot: slot, fd: int(s.fd), vectors: l.vectors[first:len(l.vectors):len(l.vectors)], offered: offered})
+	return offered
+}
+
+// offerFrames adds the first frames of o to the vectors. Frames whose bytes lie one behind the other
+// are one piece for the kernel.
+func (l *Loop) offerFrames(o *outbox) (offered int) {
+	first := len(l.vectors)
+	at, index, skip := o.head, int(o.headIndex), int(o.written)
+	for left := o.count; left > 0 && offered < vectorBytesMax; left-- {
+		if index == chunkLen {
+			at, index = l.chunks.At(at).next, 0
+		}
+		next := vectorOf(l.frames[l.chunks.At(at).frames[index]].bytes[skip:])
+		if !l.addVector(first, next) {
+			break
+		}
+		offered += int(next.Len)
+		index, skip = index+1, 0
+	}
+	return offered
+}
+
+// addVector adds a piece to those of one stream, which begin at first. It says no if they are too many.
+func (l *Loop) addVector(first int, next unix.Iovec) bool {
+	n := len(l.vectors)
+	if n > first && endOf(&l.vectors[n-1]) == baseOf(&next) {
+		l.vectors[n-1].Len += next.Len
+		return true
+	}
+	if n-first == vectorsMax {
+		return false
+	}
+	l.vectors = append(l.vectors, next)
+	return true
+}
+
+// carryOut has the kernel take a batch: with one call if it can take several, else with a write or
+// writev for each.
+func (l *Loop) carryOut(batch []transfer) {
+	if len(batch) >= flushManyMin {
+		l.sys.sendMany(batch)
+	}
+	for i := range batch {
+		switch t := &batch[i]; {
+		case t.finished:
+		case len(t.vectors) == 1:
+			t.written, t.errno = l.sys.write(t.fd, t.vectors[0])
+		default:
+			t.written, t.errno = l.sys.writev(t.fd, t.vectors)
+		}
+	}
+}
+
+// settle takes note of what became of one stream's share of a flush.
+func (l *Loop) settle(t *transfer) {
+	s := l.streams.At(uint32(t.slot))
+	s.flags &^= flagOffered
 	l.counters.Writes++
-	if errno == unix.EAGAIN || errno == unix.EINTR {
-		written, errno = 0, 0
+	if s.state == stateClosed {
+		return // by a callback, since it was offered
 	}
-	if errno != 0 {
-		l.Close(slot, ReasonPeerReset)
+	if t.errno == unix.EAGAIN || t.errno == unix.EINTR {
+		t.written, t.errno = 0, 0
+	}
+	if t.errno != 0 {
+		l.Close(t.slot, ReasonPeerReset)
 		return
 	}
-	l.counters.BytesWritten += uint64(written)
-	if written > 0 {
+	l.counters.BytesWritten += uint64(t.written)
+	if t.written > 0 {
 		s.lastWrite = l.tick
 	}
 	switch {
-	case l.advance(o, uint32(written)):
+	case l.advance(l.outboxes.At(s.outbox), uint32(t.written)):
 		l.removeOutbox(s)
 		if s.state == stateEnding {
 			l.shut(s)
 		} else if s.flags&flagWatched != 0 {
 			s.flags &^= flagWatched
-			l.drained(slot)
+			l.drained(t.slot)
 		}
-	case written < offered:
+	case t.written < t.offered:
 		s.flags |= flagBlocked
 		l.counters.ShortWrites++
-		l.interest(slot, s, unix.EPOLLOUT)
+		l.interest(t.slot, s, unix.EPOLLOUT)
 	default:
-		l.enlist(slot, s, Bulk)
+		l.enlist(t.slot, s, Bulk)
 	}
-}
-
-// writeHead writes the first frames of o: with write if it is one, with writev if more. Frames
-// whose bytes lie one behind the other are one piece for the kernel.
-func (l *Loop) writeHead(s *stream, o *outbox) (offered, written int, errno unix.Errno) {
-	first := l.frames[l.chunks.At(o.head).frames[o.headIndex]].bytes[o.written:]
-	if o.count == 1 {
-		written, errno = l.sys.write(int(s.fd), first)
-		return len(first), written, errno
-	}
-	vectors := append(l.vectors[:0], vectorOf(first))
-	offered = len(first)
-	at, index := o.head, int(o.headIndex)+1
-	for left := o.count - 1; left > 0 && offered < vectorBytesMax; left-- {
-		if index == chunkLen {
-			at, index = l.chunks.At(at).next, 0
-		}
-		next := vectorOf(l.frames[l.chunks.At(at).frames[index]].bytes)
-		if last := &vectors[len(vectors)-1]; endOf(last) == uintptr(unsafe.Pointer(next.Base)) {
-			last.Len += next.Len
-		} else if len(vectors) < vectorsMax {
-			vectors = append(vectors, next)
-		} else {
-			break
-		}
-		offered += int(next.Len)
-		index++
-	}
-	written, errno = l.sys.writev(int(s.fd), vectors)
-	return offered, written, errno
 }
 
 func vectorOf(bytes []byte) unix.Iovec {
@@ -156,8 +222,10 @@ func vectorOf(bytes []byte) unix.Iovec {
 	return vector
 }
 
-// endOf is the address behind the bytes of a vector.
-func endOf(v *unix.Iovec) uintptr { return uintptr(unsafe.Pointer(v.Base)) + uintptr(v.Len) }
+// baseOf is the address of the bytes of a vector, endOf the one behind them.
+func baseOf(v *unix.Iovec) uintptr { return uintptr(unsafe.Pointer(v.Base)) }
+
+func endOf(v *unix.Iovec) uintptr { return baseOf(v) + uintptr(v.Len) }
 
 // writable is called when a socket that had taken a short write has room again.
 func (l *Loop) writable(slot Slot, s *stream) {

@@ -23,11 +23,12 @@ type tornKernel struct {
 	random *rand.Rand
 }
 
-func (k *tornKernel) write(fd int, p []byte) (int, unix.Errno) {
+func (k *tornKernel) write(fd int, piece unix.Iovec) (int, unix.Errno) {
 	if k.random.IntN(4) == 0 {
 		return 0, unix.EAGAIN
 	}
-	return k.kernel.write(fd, p[:1+k.random.IntN(len(p))])
+	piece.SetLen(1 + k.random.IntN(int(piece.Len)))
+	return k.kernel.write(fd, piece)
 }
 
 func (k *tornKernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
@@ -38,12 +39,35 @@ func (k *tornKernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
 	return k.kernel.writev(fd, vectors)
 }
 
+// sendMany has some of a batch done by the ring, torn like the others.
+func (k *tornKernel) sendMany(batch []transfer) {
+	if k.ring == nil || k.random.IntN(3) == 0 {
+		return
+	}
+	for i := range batch {
+		t := &batch[i]
+		t.vectors = t.vectors[:1+k.random.IntN(len(t.vectors))]
+		last := &t.vectors[len(t.vectors)-1]
+		last.SetLen(1 + k.random.IntN(int(last.Len)))
+	}
+	k.kernel.sendMany(batch[:k.random.IntN(len(batch)+1)])
+}
+
 func TestTornWritesKeepOrder(t *testing.T) {
+	for _, with := range []struct {
+		name   string
+		kernel func(testing.TB) *kernel
+	}{{"write", newTestKernel}, {"ring", newRingKernel}} {
+		t.Run(with.name, func(t *testing.T) { testTornWrites(t, with.kernel) })
+	}
+}
+
+func testTornWrites(t *testing.T, newKernel func(testing.TB) *kernel) {
 	const streams, events = 20, 400
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			var slots []Slot
-			o := startLoop(t, LoopOptions{}, &tornKernel{newTestKernel(t), rand.New(rand.NewPCG(seed, 1))}, func(o *owner) {
+			o := startLoop(t, LoopOptions{}, &tornKernel{newKernel(t), rand.New(rand.NewPCG(seed, 1))}, func(o *owner) {
 				o.events.Adopted = func(s Slot, _ any) { slots = append(slots, s) }
 				o.events.Mail = func(item any) {
 					n := item.(int)
@@ -253,5 +277,29 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 		if n, err := io.ReadFull(client, discard[:(runs+2)*8]); err != nil {
 			t.Fatal(n, err)
 		}
+	}
+}
+
+// TestBothLanesOneWrite: a stream that stands in both lanes is written to once.
+func TestBothLanesOneWrite(t *testing.T) {
+	var slot Slot
+	o := startLoop(t, LoopOptions{}, nil, func(o *owner) {
+		o.events.Adopted = func(s Slot, _ any) { slot = s }
+	})
+	client := adopt(t, o, nil)
+	before := stats(t, o).Writes
+	o.Do(context.Background(), func() {
+		f := o.NewFrame([]byte("news, "), 0)
+		o.Send(slot, f, Bulk)
+		o.Release(f)
+		o.SendBytes(slot, []byte("answer."))
+	})
+	o.Do(context.Background(), func() { o.End(slot, ReasonPeerClosed) })
+	client.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if text, err := io.ReadAll(client); err != nil || string(text) != "news, answer." {
+		t.Errorf("read %q, %v", text, err)
+	}
+	if writes := stats(t, o).Writes - before; writes != 1 {
+		t.Errorf("%d writes", writes)
 	}
 }

@@ -57,8 +57,11 @@ type Events struct {
 
 // LoopOptions says how a loop treats its sockets. Zero values take the defaults.
 type LoopOptions struct {
-	Index      int           // of this loop among all, 0..255
-	StallLimit time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s; negative: none
+	Index int // of this loop among all, 0..255
+	// WithoutRing has each socket written to by a call of its own, even where the kernel could take
+	// many by one (io_uring).
+	WithoutRing bool
+	StallLimit  time.Duration // a queue of which no whole frame left for so long ends the stream. Default 30 s; negative: none
 }
 
 // Counters is what a loop counts. They are written by the loop alone: read a copy, by [Loop.Stats].
@@ -67,7 +70,7 @@ type Counters struct {
 	Adopted      uint64
 	Ended        [256]uint64 // by [Reason]
 	Turns        uint64
-	Writes       uint64 // write and writev calls
+	Writes       uint64 // of all that one socket could take, by whatever system call
 	ShortWrites  uint64
 	Reads        uint64 // read calls
 	BytesWritten uint64
@@ -83,6 +86,8 @@ type Stats struct {
 	Delivery *hdrhistogram.Histogram
 	// OutboxBytes is what all streams together have waiting.
 	OutboxBytes int64
+	// Ring says that many sockets are written to by one system call (io_uring).
+	Ring bool
 	// SlabBytes is the memory of slabs: streams, outboxes, chunks.
 	SlabBytes int
 	// Lag is how long the loop took to come to this question: what an event waits before the loop
@@ -124,7 +129,8 @@ type Loop struct {
 	sheet         []byte // where the bytes of the next fan-out's frame go
 
 	express, bulk lane
-	vectors       []unix.Iovec
+	batch         []transfer   // of the flush
+	vectors       []unix.Iovec // of all in batch, never moved while it is being flushed
 	wheel         wheel
 	inbox         *letter // taken from the mailbox, not yet handled
 	nextStall     Tick
@@ -136,7 +142,7 @@ type Loop struct {
 
 // NewLoop makes a loop; [Loop.Run] turns it. Any number may exist.
 func NewLoop(options LoopOptions, events Events) (*Loop, error) {
-	k, err := newKernel()
+	k, err := newKernel(!options.WithoutRing)
 	if err != nil {
 		return nil, fmt.Errorf("netio: %w", err)
 	}
@@ -159,7 +165,8 @@ func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {
 		index: uint8(options.Index), done: make(chan struct{}),
 		sys: k, options: options, events: events,
 		frames:      make([]frame, 1),
-		vectors:     make([]unix.Iovec, 0, vectorsMax),
+		batch:       make([]transfer, 0, flushBatchMax),
+		vectors:     make([]unix.Iovec, 0, flushVectors),
 		epollEvents: make([]unix.EpollEvent, eventsPerTurn),
 		readBuffer:  make([]byte, readBufferSize),
 		delivery:    hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 2),
@@ -240,7 +247,7 @@ func (l *Loop) Stats(ctx context.Context) (Stats, error) {
 	asked := Clock()
 	err := l.Do(ctx, func() {
 		lag := time.Duration(Clock() - asked)
-		s := Stats{Counters: l.counters, Delivery: hdrhistogram.Import(l.delivery.Export()), Lag: lag}
+		s := Stats{Counters: l.counters, Delivery: hdrhistogram.Import(l.delivery.Export()), Lag: lag, Ring: l.sys.canSendMany()}
 		for index := uint32(1); index <= l.highestOutbox; index++ {
 			s.OutboxBytes += int64(l.outboxes.At(index).queued)
 		}

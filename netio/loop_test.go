@@ -29,7 +29,7 @@ type owner struct {
 
 func newTestKernel(t testing.TB) *kernel {
 	t.Helper()
-	k, err := newKernel()
+	k, err := newKernel(false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,9 +343,9 @@ func (k *countingKernel) read(fd int, p []byte) (int, unix.Errno) {
 	return k.kernel.read(fd, p)
 }
 
-func (k *countingKernel) write(fd int, p []byte) (int, unix.Errno) {
+func (k *countingKernel) write(fd int, piece unix.Iovec) (int, unix.Errno) {
 	k.writes.Add(1)
-	return k.kernel.write(fd, p)
+	return k.kernel.write(fd, piece)
 }
 
 func (k *countingKernel) epollControl(operation, fd int, events uint32, key uint64) unix.Errno {

@@ -56,6 +56,7 @@ const (
 	flagBulk                            // stands in the bulk lane
 	flagBlocked                         // the socket took a short write; EPOLLOUT is armed
 	flagWatched                         // the owner wants to hear when the outbox is empty
+	flagOffered                         // is in the batch that is being flushed
 )
 
 // stream is all that an idle socket costs here. No pointers.

@@ -30,8 +30,13 @@ type sys interface {
 	// epollControl changes what is watched.
 	epollControl(operation, fd int, events uint32, key uint64) unix.Errno
 	read(fd int, p []byte) (int, unix.Errno)
-	write(fd int, p []byte) (int, unix.Errno)
+	// A piece may be the bytes of several frames, so it is no slice.
+	write(fd int, piece unix.Iovec) (int, unix.Errno)
 	writev(fd int, vectors []unix.Iovec) (int, unix.Errno)
+	// sendMany carries out a batch by one system call, if it can: what is not finished after it was
+	// not begun.
+	sendMany(batch []transfer)
+	canSendMany() bool
 	shutdownWrite(fd int) unix.Errno
 	setSendBuffer(fd, bytes int) unix.Errno
 	// unacknowledged is how many bytes were written to fd that the peer has not acknowledged; -1:
@@ -52,6 +57,7 @@ type sys interface {
 // a goroutine waits that does nothing else; so a loop that was called awake for its mail alone
 // makes no system call to learn that no socket spoke (docs/decisions/0013).
 type kernel struct {
+	ring  *ring // nil: there is none
 	epoll int
 	file  *os.File // epoll, as the runtime's poller knows it
 	ended chan struct{}
@@ -65,7 +71,8 @@ type kernel struct {
 	due   int64       // when clock does so, on the loop's clock; 0: it is not set
 }
 
-func newKernel() (*kernel, error) {
+// newKernel makes one, with a ring if it is to have one and the kernel allows it.
+func newKernel(withRing bool) (*kernel, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make an epoll instance: %w", err)
@@ -89,6 +96,9 @@ func newKernel() (*kernel, error) {
 	k.clock = time.AfterFunc(time.Hour, k.wake)
 	k.clock.Stop()
 	go k.watch(conn)
+	if withRing {
+		k.ring, _ = newRing() // without one, each socket is written to by a call of its own
+	}
 	return k, nil
 }
 
@@ -158,8 +168,8 @@ func (*kernel) read(fd int, p []byte) (int, unix.Errno) {
 	return int(n), 0
 }
 
-func (*kernel) write(fd int, p []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+func (*kernel) write(fd int, piece unix.Iovec) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(piece.Base)), uintptr(piece.Len))
 	if errno != 0 {
 		return 0, errno
 	}
@@ -173,6 +183,15 @@ func (*kernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
 	}
 	return int(n), 0
 }
+
+func (k *kernel) sendMany(batch []transfer) {
+	if k.ring != nil && !k.ring.send(batch) {
+		k.ring.close()
+		k.ring = nil
+	}
+}
+
+func (k *kernel) canSendMany() bool { return k.ring != nil }
 
 func (*kernel) shutdownWrite(fd int) unix.Errno { return errnoOf(unix.Shutdown(fd, unix.SHUT_WR)) }
 
@@ -202,6 +221,9 @@ func ClockAt(t time.Time) int64 { return int64(t.Sub(processStart)) }
 
 func (k *kernel) end() {
 	k.clock.Stop()
+	if k.ring != nil {
+		k.ring.close()
+	}
 	k.file.Close()
 	<-k.ended
 }

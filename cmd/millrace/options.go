@@ -24,6 +24,7 @@ func gatewayOptions(configured *settings.Settings, keys settings.Keys, logger *s
 		Personal:       configured.Personal,
 		Broadcast:      configured.Broadcast,
 		Loops:          max(0, int(configured.Loops)), // auto is 0
+		WithoutIOURing: configured.WithoutIOURing,
 		Demo:           configured.Demo,
 		Logger:         logger,
 		Auth: gateway.AuthOptions{
