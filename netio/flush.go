@@ -8,7 +8,7 @@ import (
 
 const (
 	flushSocketsMax = 128             // sockets written to in one turn
-	flushTimeMax    = 1_000_000       // nanoseconds of writing in one turn
+	flushTimeMax    = 500_000         // nanoseconds of writing in one turn
 	flushBulkMin    = 32              // bulk sockets of those that a turn always reaches
 	flushBatchMax   = 64              // sockets written to between two looks at the clock, in one call if the kernel can
 	flushManyMin    = 4               // sockets from which on one call for all is cheaper than one for each

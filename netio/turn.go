@@ -2,7 +2,6 @@ package netio
 
 import (
 	"fmt"
-	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -12,13 +11,13 @@ import (
 // Run turns the loop until [Loop.Stop].
 func (l *Loop) Run() {
 	defer close(l.done)
-	more := false
-	for !l.stopping {
-		more = l.turn(more)
-		if more {
-			// Others share the processor: a loop with endless work must still let the
-			// goroutines run that feed it.
-			runtime.Gosched()
+	others := newYielder()
+	defer others.close()
+	for more := false; !l.stopping; {
+		if more = l.turn(more); more {
+			others.yield()
+		} else {
+			others.rest()
 		}
 	}
 	l.tearDown()
