@@ -65,7 +65,7 @@ var replies = []struct {
 }{
 	{"NOAUTH", causeLogin, "give user and password in the Redis URL"},
 	{"WRONGPASS", causeLogin, "correct user and password in the Redis URL"},
-	{"NOPERM", causePermission, "allow the Redis user subscribe, unsubscribe, psubscribe, punsubscribe, ssubscribe, sunsubscribe, publish, spublish, multi, exec, ping (select, cluster|slots where used) and the channels of the prefix, its __millrace:* among them; for states and logs also client|tracking, client|caching, getrange, get, hlen, hgetall, xinfo|stream, xrange, xrevrange, xadd, set, expire, info, config|get and the keys of the prefix"},
+	{"NOPERM", causePermission, "allow the Redis user subscribe, unsubscribe, psubscribe, punsubscribe, ssubscribe, sunsubscribe, publish, spublish, multi, exec, ping (select, cluster|slots where used) and the channels of the prefix, its __millrace:* among them, and for each namespace that is a log, a state or has wildcards the very pattern PREFIXTYPE:* (deploy/redis/millrace.conf); for states and logs also client|tracking, client|caching, getrange, get, hlen, hgetall, xinfo|stream, xrange, xrevrange, xadd, set, expire, info, config|get and the keys of the prefix"},
 	{"LOADING", causeLoading, "Redis is reading its data; this ends by itself"},
 	{"MASTERDOWN", causeReplica, "the server is a replica that lost its primary; name the primary, or Sentinels"},
 	{"READONLY", causeReplica, "name the primary, or Sentinels, in the Redis URL"},
