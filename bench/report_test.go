@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,6 +119,51 @@ func TestTargets(t *testing.T) {
 		if one.met(worse) || !one.met(better) || !one.met(one.bound) {
 			t.Errorf("%s: %s is met at %v, or not at %v", f.full, one.rule(), worse, better)
 		}
+	}
+}
+
+// TestPaceOfABound: a bound that a slow machine misses is held against what the floor took there, round
+// by round.
+func TestPaceOfABound(t *testing.T) {
+	const handshakes = "connect"
+	sample := func(subject, of string, round int, seconds float64) Sample {
+		return Sample{Scenario: handshakes, Case: of, Subject: subject, Wire: SSE, Round: round, Metrics: map[string]float64{metricCPUSeconds: seconds}}
+	}
+	for _, c := range []struct {
+		name          string
+		ours, floor   float64
+		scaled        float64
+		met, isMissed bool
+	}{
+		{"a machine as fast, and met", 0.25, 0.17, 0.25, true, false},
+		{"a machine half as fast, and met at that pace", 0.50, 0.34, 0.25, false, false},
+		{"a machine twice as fast, and met by that alone", 0.25, 0.085, 0.50, true, false},
+		{"missed at any pace", 0.70, 0.34, 0.35, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := &Result{Samples: []Sample{
+				sample(ourName, "no token", 1, c.ours), sample(floorName, "no token", 1, c.floor),
+				sample(ourName, "token", 1, c.ours*1.4),
+			}}
+			for _, of := range []string{"no token", "token"} {
+				i := slices.IndexFunc(targets(), func(one target) bool { return one.scenario == handshakes && one.of == of })
+				one := targets()[i]
+				reached, scaled := one.reached(r, SSE), one.atPace(r, SSE)
+				want := c.scaled
+				if of == "token" {
+					want *= 1.4
+				}
+				if math.Abs(scaled.Median-want) > 1e-9 {
+					t.Errorf("%s: %v at the pace of the bound, not %v", of, scaled.Median, want)
+				}
+				if one.met(reached.Median) != c.met || one.missed(reached, scaled) != c.isMissed {
+					t.Errorf("%s: met %v, missed %v", of, one.met(reached.Median), one.missed(reached, scaled))
+				}
+			}
+		})
+	}
+	if one := (&target{scenario: "idle", of: "shared", metric: metricBytesPerStream, bound: 200}); one.atPace(&Result{}, SSE).Count != 0 {
+		t.Error("a target without a pace has one")
 	}
 }
 

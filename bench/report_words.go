@@ -55,9 +55,15 @@ func (r *Result) missedTargets() []string {
 	var lines []string
 	for _, t := range targets() {
 		for _, wire := range r.measuredWires() {
-			if reached := t.reached(r, wire); reached.Count > 0 && !t.met(reached.Median) {
-				lines = append(lines, fmt.Sprintf("%s, over %s: %s, has to be %s", t.figure().full, wire, t.show(reached.Median), t.rule()))
+			reached := t.reached(r, wire)
+			if reached.Count == 0 || t.met(reached.Median) {
+				continue
 			}
+			line := fmt.Sprintf("%s, over %s: %s, has to be %s", t.figure().full, wire, t.show(reached.Median), t.rule())
+			if scaled := t.atPace(r, wire); scaled.Count > 0 {
+				line += fmt.Sprintf(" (%s at the pace of the bound)", t.show(scaled.Median))
+			}
+			lines = append(lines, line)
 		}
 	}
 	return lines
