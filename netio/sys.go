@@ -49,7 +49,7 @@ type sys interface {
 	end()
 }
 
-// kernel is Linux, for one loop. Reads, writes and looks are raw system calls: none of them
+// kernel is Linux, for one loop. What a loop asks of it is raw system calls: none of them
 // blocks, so the scheduler need not be told. A sleep is the Go runtime's: a loop with nothing to
 // do is a parked goroutine and not a thread in a system call that holds a processor until the
 // runtime notices; and it is called awake by making it runnable, without a system call
@@ -196,7 +196,10 @@ func (k *kernel) canSendMany() bool { return k.ring != nil }
 func (*kernel) shutdownWrite(fd int) unix.Errno { return errnoOf(unix.Shutdown(fd, unix.SHUT_WR)) }
 
 func (*kernel) setSendBuffer(fd, bytes int) unix.Errno {
-	return errnoOf(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bytes))
+	value := int32(bytes)
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_SNDBUF,
+		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
+	return errno
 }
 
 func (*kernel) unacknowledged(fd int) int {
@@ -207,7 +210,10 @@ func (*kernel) unacknowledged(fd int) int {
 	return n
 }
 
-func (*kernel) close(fd int) unix.Errno { return errnoOf(unix.Close(fd)) }
+func (*kernel) close(fd int) unix.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) // does not linger, so it does not wait
+	return errno
+}
 
 // processStart is where [Clock] counts from: a little in the past, so that it never says 0.
 var processStart = time.Now().Add(-time.Second)
