@@ -77,6 +77,7 @@ const spawnedMax = 256
 func New(options Options) (*Gateway, error) { return newGateway(options, contractTimings) }
 
 func newGateway(options Options, waits timings) (*Gateway, error) {
+	defer options.closeListeners() // a desk serves on copies
 	options, err := options.completed()
 	if err != nil {
 		return nil, err
@@ -147,7 +148,7 @@ func (g *Gateway) setUpIdentity() (err error) {
 // listen opens the listeners and makes their desks.
 func (g *Gateway) listen() (err error) {
 	o := &g.options
-	if g.listener, err = netio.Listen(o.Listen, o.ReusePort); err != nil {
+	if g.listener, err = openListener(o.Listener, o.Listen, o.ReusePort); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	if err := g.listener.SetUserTimeout(userTimeout(o.Limits.ProgressTimeout)); err != nil {
@@ -159,11 +160,19 @@ func (g *Gateway) listen() (err error) {
 	if o.AdminListen == "" {
 		return nil
 	}
-	if g.adminListener, err = netio.Listen(o.AdminListen, o.ReusePort); err != nil {
+	if g.adminListener, err = openListener(o.AdminListener, o.AdminListen, o.ReusePort); err != nil {
 		return fmt.Errorf("admin-listen: %w", err)
 	}
 	g.adminDesk, err = netio.NewDesk(g.deskOptions(true))
 	return err
+}
+
+// openListener takes over a listener that was opened elsewhere, or opens one.
+func openListener(opened net.Listener, address string, reusePort bool) (*netio.DeskListener, error) {
+	if opened != nil {
+		return netio.ListenOn(opened)
+	}
+	return netio.Listen(address, reusePort)
 }
 
 // userTimeout is for how long the kernel waits for a peer that acknowledges or takes nothing: a

@@ -25,6 +25,10 @@ type Options struct {
 	Listen string
 	// AdminListen, where set, moves metrics, pprof and the admin API to an address of their own.
 	AdminListen string
+	// Listener and AdminListener, where set, are TCP listeners that were opened elsewhere, by systemd
+	// for instance, and are served on instead of Listen and AdminListen. [New] takes them over: they
+	// are closed from then on, also if it fails.
+	Listener, AdminListener net.Listener
 	// ReusePort lets several gateways share Listen by SO_REUSEPORT.
 	ReusePort bool
 
@@ -132,6 +136,12 @@ func (o Options) completed() (Options, error) {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:8080"
 	}
+	if o.Listener != nil {
+		o.Listen = o.Listener.Addr().String()
+	}
+	if o.AdminListener != nil {
+		o.AdminListen = o.AdminListener.Addr().String()
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -157,6 +167,15 @@ func (o Options) completed() (Options, error) {
 		return o, err
 	}
 	return o, o.Limits.complete()
+}
+
+// closeListeners closes what was opened elsewhere. More than one call is harmless.
+func (o *Options) closeListeners() {
+	for _, listener := range []net.Listener{o.Listener, o.AdminListener} {
+		if listener != nil {
+			_ = listener.Close()
+		}
+	}
 }
 
 func isLoopbackHost(host string) bool {

@@ -48,8 +48,10 @@ type DeskListener struct {
 	bell    int // eventfd
 	polled  chan struct{}
 	stopped chan struct{} // closed once nothing is accepted any more
-	// inherited says that accepted sockets have the options of the listening one.
-	inherited bool
+	// inherited says that accepted sockets have the options of the listening one. Else each is set
+	// its own, and userTimeout is what SetUserTimeout wants.
+	inherited   bool
+	userTimeout time.Duration
 
 	room []byte // for a first look at what came; the poller's
 
@@ -105,7 +107,7 @@ func ListenOn(listener net.Listener) (*DeskListener, error) {
 		return nil, fmt.Errorf("netio: take over the listening socket: %w", err)
 	}
 	l := &DeskListener{
-		address: tcp.Addr(), gate: -1, bell: -1, socket: -1, reserve: -1,
+		address: tcp.Addr(), gate: -1, bell: -1, socket: -1, reserve: -1, userTimeout: userTimeoutDefault,
 		polled: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	var failure error
@@ -117,24 +119,28 @@ func ListenOn(listener net.Listener) (*DeskListener, error) {
 	return l, nil
 }
 
-// userTimeout is TCP_USER_TIMEOUT unless [DeskListener.SetUserTimeout] says otherwise: data
+// userTimeoutDefault is TCP_USER_TIMEOUT unless [DeskListener.SetUserTimeout] says otherwise: data
 // unacknowledged, or a window closed, for so long ends the connection.
-const userTimeout = 30 * time.Second
+const userTimeoutDefault = 30 * time.Second
 
 // SetUserTimeout sets for how long the peer of a connection that is accepted from now on may leave
 // data unacknowledged, or take none, before the kernel ends the connection; 0 is the kernel's own
-// patience, about a quarter of an hour. Who has a stall limit of their own sets this above it.
+// patience, about a quarter of an hour. Who has a stall limit of their own sets this above it. Call
+// it before the listener serves.
 func (l *DeskListener) SetUserTimeout(limit time.Duration) error {
-	err := syscall.SetsockoptInt(l.socket, syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(limit/time.Millisecond))
-	if err != nil {
-		return fmt.Errorf("netio: set TCP_USER_TIMEOUT: %w", err)
+	l.userTimeout = limit
+	if !l.inherited {
+		return nil
+	}
+	if err := setSocketOptions(l.socket, limit); err != nil {
+		return fmt.Errorf("netio: %w", err)
 	}
 	return nil
 }
 
 // setSocketOptions sets on a listening socket what every accepted one inherits, which spares
 // two system calls a connection.
-func setSocketOptions(socket int) error {
+func setSocketOptions(socket int, userTimeout time.Duration) error {
 	for _, option := range []struct {
 		name               string
 		level, code, value int
@@ -160,7 +166,7 @@ func (l *DeskListener) open(socket int) (err error) {
 	}
 	// A socket that we were given may be one of Multipath TCP, which leaves some options to the
 	// accepted sockets.
-	err = setSocketOptions(l.socket)
+	err = setSocketOptions(l.socket, l.userTimeout)
 	l.inherited = err == nil
 	if err != nil && !errors.Is(err, syscall.ENOPROTOOPT) {
 		return err
@@ -271,7 +277,7 @@ func (l *DeskListener) next() *deskAccepted {
 			return nil
 		}
 		if !l.inherited {
-			_ = setSocketOptions(fd) // of a connection that may be gone already
+			_ = setSocketOptions(fd, l.userTimeout) // of a connection that may be gone already
 		}
 		return &deskAccepted{fd: fd, local: l.address, remote: deskRemote{AddrPort: remote}}
 	case syscall.EAGAIN:

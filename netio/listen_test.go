@@ -3,6 +3,7 @@ package netio
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -108,10 +109,53 @@ func TestDescriptorsAreNotInherited(t *testing.T) {
 		t.Errorf("TCP_NODELAY is %d, error %v", delay, err)
 	}
 	timeout, err := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
-	if err != nil || time.Duration(timeout)*time.Millisecond != userTimeout {
+	if err != nil || time.Duration(timeout)*time.Millisecond != userTimeoutDefault {
 		t.Errorf("TCP_USER_TIMEOUT is %d ms, error %v", timeout, err)
 	}
 	close(leave)
+}
+
+// TestUserTimeoutOfGivenSocket: a socket of Multipath TCP, which Go opens where it can, takes no
+// TCP_USER_TIMEOUT, and its accepted ones inherit none; they have it all the same.
+func TestUserTimeoutOfGivenSocket(t *testing.T) {
+	for _, multipath := range []bool{false, true} {
+		t.Run(fmt.Sprintf("multipath %v", multipath), func(t *testing.T) {
+			var config net.ListenConfig
+			config.SetMultipathTCP(multipath)
+			opened, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			listener, err := ListenOn(opened)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const want = 7 * time.Second
+			if err := listener.SetUserTimeout(want); err != nil {
+				t.Fatal(err)
+			}
+			timeouts := make(chan int, 1)
+			desk, err := NewDesk(DeskOptions{Adopt: adoptNothing, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				timeout, _ := syscall.GetsockoptInt(w.(*deskResponse).conn.fd, syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+				timeouts <- timeout
+			})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := desk.Start(listener); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := shutDown(desk, 5*time.Second); err != nil {
+					t.Error(err)
+				}
+			})
+			dial(t, desk).send(get)
+			if got := time.Duration(<-timeouts) * time.Millisecond; got != want {
+				t.Errorf("TCP_USER_TIMEOUT is %v, want %v", got, want)
+			}
+		})
+	}
 }
 
 // TestPollerTurn: a waiter is released in the second turn that finds the bell, not in the first,

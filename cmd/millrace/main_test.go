@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -66,6 +67,8 @@ type invocation struct {
 	environment []string // besides PATH
 	folder      string
 	input       io.Reader
+	wrapper     []string   // a command that runs what is put behind it; nil: none
+	files       []*os.File // it finds these as descriptors from 3 on
 }
 
 // outcome is what one run left.
@@ -75,7 +78,9 @@ type outcome struct {
 }
 
 func (i *invocation) command(ctx context.Context) *exec.Cmd {
-	command := exec.CommandContext(ctx, binary, i.arguments...)
+	line := append(append(slices.Clone(i.wrapper), binary), i.arguments...)
+	command := exec.CommandContext(ctx, line[0], line[1:]...)
+	command.ExtraFiles = i.files
 	command.Env = append([]string{"PATH=" + os.Getenv("PATH")}, i.environment...)
 	command.Dir, command.Stdin = i.folder, i.input
 	return command

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/millrace/millrace/gateway"
@@ -41,7 +42,13 @@ func (c *serveCommand) Run(world *process) error {
 	for _, warning := range loaded.Warnings {
 		logger.Warn(warning.Error())
 	}
+	sockets, err := takeSockets(activation.Files(true)) // and no child finds the variables
+	if err != nil {
+		return err
+	}
+	sockets.announce(logger)
 	options := gatewayOptions(configured, keys, logger)
+	options.Listener, options.AdminListener = sockets.serves, sockets.admin
 	options.LogLinesDropped = lines.dropped.Load
 	served, err := gateway.New(options)
 	if err != nil {
@@ -79,8 +86,8 @@ func checked(flags settings.Settings, world *process) (*settings.Loaded, setting
 // announce says in one line where the gateway serves, warns of what is open, and tells systemd
 // that we are ready: the gateway listens already.
 func announce(logger *slog.Logger, address net.Addr, configured *settings.Settings) {
-	if configured.InsecureNoAuth && !configured.Authenticated() && !configured.Listen.Loopback() {
-		logger.Warn("there is no authentication: whoever reaches this address may read and publish everything", "listen", configured.Listen)
+	if configured.InsecureNoAuth && !configured.Authenticated() && !settings.Address(address.String()).Loopback() {
+		logger.Warn("there is no authentication: whoever reaches this address may read and publish everything", "listen", address.String())
 	}
 	source := "this process's memory"
 	if configured.Redis != "" {
