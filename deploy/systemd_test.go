@@ -56,6 +56,18 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// TestUnitsAreWatched: a unit whose loops are stuck is started again.
+func TestUnitsAreWatched(t *testing.T) {
+	for _, unit := range []string{"millrace.service", "millrace@.service"} {
+		text := read(t, "systemd/"+unit)
+		for _, setting := range []string{"Type=notify", "WatchdogSec=30s", "Restart=on-failure", "Environment=GOTRACEBACK=crash", "LimitCORE=0"} {
+			if !strings.Contains(text, "\n"+setting+"\n") {
+				t.Errorf("%s lacks %s", unit, setting)
+			}
+		}
+	}
+}
+
 // TestUnitsAgree: the instances of a fleet run under the same conditions as the one gateway, and
 // neither has a setting that the gateway is known not to live with.
 func TestUnitsAgree(t *testing.T) {
@@ -73,7 +85,6 @@ func TestUnitsAgree(t *testing.T) {
 	for setting, why := range map[string]string{
 		"MemoryDenyWriteExecute=yes": "sonic's loader maps its code writable first, and the process would panic at start",
 		"ProcSubset=pid":             "Go reads /proc/sys/net/core/somaxconn for the backlog, and takes 128 without it",
-		"WatchdogSec=":               "the gateway does not feed the watchdog",
 		"~@resources":                "the limit of descriptors is read by prlimit64",
 	} {
 		if regexp.MustCompile(`(?m)^[^#]*` + regexp.QuoteMeta(setting)).MatchString(single) {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"context"
 	"time"
 
 	"github.com/millrace/millrace/council"
@@ -24,4 +25,15 @@ func NewWithTimings(options Options, waits Timings) (*Gateway, error) {
 		follow:    cmp.Or(waits.Follow, contractTimings.follow),
 		council:   waits.Council,
 	})
+}
+
+// StickLoop keeps a loop from turning, and returns once it does not, until release is called.
+func (g *Gateway) StickLoop(index int) (release func()) {
+	stuck, released := make(chan struct{}), make(chan struct{})
+	go g.loops[index].Do(context.Background(), func() {
+		close(stuck)
+		<-released
+	})
+	<-stuck
+	return func() { close(released) }
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -16,7 +17,7 @@ func (g *Gateway) brokerHealth() broker.Health { return g.broker.Health() }
 
 // serveHealth is GET /healthz: the process is alive and its loops turn.
 func (g *Gateway) serveHealth(w http.ResponseWriter, r *http.Request) {
-	if err := g.loopsTurn(r.Context()); err != nil {
+	if err := g.loopsTurn(r.Context(), askTimeout); err != nil {
 		g.answer(w, r, refuse(refuseOverloaded, "a loop does not answer"))
 		return
 	}
@@ -31,7 +32,7 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case g.draining.Load():
 		g.answer(w, r, refuse(refuseDraining, "this gateway is draining"))
-	case g.loopsTurn(r.Context()) != nil:
+	case g.loopsTurn(r.Context(), askTimeout) != nil:
 		g.answer(w, r, refuse(refuseOverloaded, "a loop does not answer"))
 	case !health.Reached:
 		g.answer(w, r, refuse(refuseBroker, "the broker was not reached yet: "+health.Reason))
@@ -42,13 +43,13 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// loopsTurn asks every loop for a sign of life.
-func (g *Gateway) loopsTurn(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// loopsTurn asks every loop for a sign of life, which all of them have to give in time.
+func (g *Gateway) loopsTurn(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for _, loop := range g.loops {
 		if err := loop.Do(ctx, func() {}); err != nil {
-			return err
+			return fmt.Errorf("loop %d: %w", loop.Index(), err)
 		}
 	}
 	return nil

@@ -64,6 +64,7 @@ func (c *serveCommand) Run(world *process) error {
 		defer startWorkers(ctx, served, logger)()
 	}
 	announce(logger, served.Addr(), configured)
+	defer feedWatchdog(served, logger)()
 	if err := served.Run(ctx); err != nil {
 		return explainListen(err, configured)
 	}

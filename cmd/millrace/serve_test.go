@@ -79,31 +79,94 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestServeTellsSystemd(t *testing.T) {
+// notifySocket is the socket on which systemd hears of its services.
+type notifySocket struct {
+	*net.UnixConn
+	path string
+}
+
+func newNotifySocket(t *testing.T) *notifySocket {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer socket.Close()
-	hear := func(want string) {
-		t.Helper()
-		if err := socket.SetReadDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
-		buffer := make([]byte, 256)
-		count, err := socket.Read(buffer)
-		if err != nil || string(buffer[:count]) != want {
-			t.Fatalf("heard %q, error %v; want %q", buffer[:count], err, want)
-		}
+	t.Cleanup(func() { socket.Close() })
+	return &notifySocket{socket, path}
+}
+
+// next is the next message of a service.
+func (s *notifySocket) next(t *testing.T) string {
+	t.Helper()
+	if err := s.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
 	}
-	started, _ := startGateway(t, invocation{environment: []string{"NOTIFY_SOCKET=" + path}})
-	hear("READY=1")
+	buffer := make([]byte, 256)
+	count, err := s.Read(buffer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buffer[:count])
+}
+
+func TestServeTellsSystemd(t *testing.T) {
+	socket := newNotifySocket(t)
+	started, _ := startGateway(t, invocation{environment: []string{"NOTIFY_SOCKET=" + socket.path}})
+	if said := socket.next(t); said != "READY=1" {
+		t.Errorf("it said %q first", said)
+	}
 	started.signal(syscall.SIGTERM)
-	hear("STOPPING=1")
+	if said := socket.next(t); said != "STOPPING=1" {
+		t.Errorf("it said %q when it was told to end", said)
+	}
 	if ended := started.wait(); ended.code != 0 {
 		t.Errorf("exit code %d:\n%s", ended.code, ended.stderr)
 	}
+}
+
+// TestServeFeedsTheWatchdog: what stops the feeding is a test of the gateway, WatchLoops.
+func TestServeFeedsTheWatchdog(t *testing.T) {
+	socket := newNotifySocket(t)
+	started, _ := startGateway(t, invocation{environment: []string{"NOTIFY_SOCKET=" + socket.path, "WATCHDOG_USEC=60000"}})
+	if said := socket.next(t); said != "READY=1" {
+		t.Errorf("it said %q first", said)
+	}
+	for range 3 {
+		if said := socket.next(t); said != "WATCHDOG=1" {
+			t.Errorf("it said %q", said)
+		}
+	}
+	started.signal(syscall.SIGTERM)
+	for said := ""; said != "STOPPING=1"; {
+		if said = socket.next(t); said != "STOPPING=1" && said != "WATCHDOG=1" {
+			t.Fatalf("it said %q", said)
+		}
+	}
+	if ended := started.wait(); ended.code != 0 {
+		t.Errorf("exit code %d:\n%s", ended.code, ended.stderr)
+	}
+}
+
+// TestAbort is what systemd does to a gateway whose loops are stuck. As the units start it, it says
+// where each goroutine stands and dies of the signal: it would not be started again after an exit
+// code of 2, which is Go's own choice.
+func TestAbort(t *testing.T) {
+	started, _ := startGateway(t, invocation{
+		environment: []string{"GOTRACEBACK=crash"},
+		wrapper:     []string{"/bin/sh", "-c", `ulimit -c 0; exec "$0" "$@"`},
+	})
+	started.signal(syscall.SIGABRT)
+	ended := started.wait()
+	status := started.command.ProcessState.Sys().(syscall.WaitStatus)
+	if !status.Signaled() || status.Signal() != syscall.SIGABRT || !strings.Contains(ended.stderr, "netio.(*Loop).Run") {
+		t.Errorf("it ended by %v (exit code %d), and said %.2000s", status.Signal(), ended.code, ended.stderr)
+	}
+}
+
+func TestServeWithAWrongWatchdog(t *testing.T) {
+	started, _ := startGateway(t, invocation{environment: []string{"WATCHDOG_USEC=soon"}})
+	started.waitFor("watchdog of systemd is not fed")
 }
 
 func TestServeSaysWhatToDoAboutThePort(t *testing.T) {
