@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/millrace/millrace/gateway/auth"
@@ -15,58 +16,76 @@ import (
 // work that takes as long, so that no loop stands still for the sake of an operator.
 const adminPiece = 8192
 
-// serveDisconnect is POST /api/admin/disconnect?client=ID or ?user=ID: it ends streams of this
-// gateway.
+// serveDisconnect is POST /api/admin/disconnect?client=ID, ?user=ID or ?channel=C: it ends streams,
+// here and on every gateway of the fleet.
 func (g *Gateway) serveDisconnect(w http.ResponseWriter, r *http.Request) {
-	g.administer(w, r, "disconnected", func(s *sessions, slot netio.Slot) bool {
-		s.disconnect(slot)
-		return true
-	})
+	g.administer(w, r, orderDisconnect, "disconnected")
 }
 
-// serveUnsubscribe is POST /api/admin/unsubscribe?client=ID or ?user=ID, &channel=C: it takes a
-// channel from streams of this gateway.
+// serveUnsubscribe is POST /api/admin/unsubscribe?channel=C, with &client=ID or &user=ID if it is not
+// meant for everybody: it takes a channel from streams, here and on every gateway of the fleet.
 func (g *Gateway) serveUnsubscribe(w http.ResponseWriter, r *http.Request) {
-	channel, err := proto.ParseChannel(r.FormValue("channel"))
-	if err != nil {
-		g.answer(w, r, refusalOf(err))
-		return
-	}
-	g.administer(w, r, "unsubscribed", func(s *sessions, slot netio.Slot) bool { return s.unsubscribeFrom(slot, channel) })
+	g.administer(w, r, orderUnsubscribe, "unsubscribed")
 }
 
-// administer does something to the streams that a request names, and answers how many it was done
-// to, under the name outcome.
-func (g *Gateway) administer(w http.ResponseWriter, r *http.Request, outcome string, do func(*sessions, netio.Slot) bool) {
+// administer has an operator's order carried out here and told to the other gateways, and answers to
+// how many streams of this one it was done, under the name outcome. An operator who goes away meanwhile
+// does not stop it.
+func (g *Gateway) administer(w http.ResponseWriter, r *http.Request, do, outcome string) {
 	// On the admin listener nobody was asked who they are; a page in somebody's browser is kept
 	// out all the same.
 	if err := auth.CheckOrigin(r, auth.SourceNone, g.origins, g.proxies); err != nil {
 		g.answer(w, r, refusalOf(err))
 		return
 	}
-	client, user := r.FormValue("client"), r.FormValue("user")
-	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
-	defer cancel()
-	count, err := 0, error(nil)
+	said, refused := orderOf(r, do)
+	if refused != nil {
+		g.answer(w, r, refused)
+		return
+	}
+	count, err := g.carryOut(said)
+	isForAll := r.FormValue("scope") != scopeGateway
+	var untold error
+	isFound := said.Client != "" && err == nil
+	if isForAll && g.options.Redis != "" && !isFound {
+		untold = g.distribute(said)
+		if errors.Is(err, ErrNoClient) && !g.isOurs(said.Client) {
+			err = nil // it may be another gateway's
+		}
+	}
+	g.logger.Info("an operator acted on streams", "outcome", outcome, "client", said.Client, "user", said.User, "channel", said.Channel,
+		"streams", count, "distributed", isForAll && untold == nil)
 	switch {
-	case (client == "") == (user == ""):
-		g.answer(w, r, refuse(refuseBadRequest, "name either client=, as connected told it, or user="))
-		return
-	case client != "":
-		err = g.direct(ctx, client, func(s *sessions, slot netio.Slot) {
-			if do(s, slot) {
-				count = 1
-			}
-		})
-	default:
-		count, err = g.eachOf(ctx, user, do)
-	}
-	if err != nil {
+	case err != nil:
 		g.answer(w, r, adminRefusal(err))
-		return
+	case untold != nil:
+		g.answer(w, r, refuse(refuseBroker, "done to "+strconv.Itoa(count)+" streams of this gateway, but the others were not told: "+untold.Error()+"; ask again"))
+	default:
+		answerJSON(w, http.StatusOK, map[string]any{outcome: count, "distributed": isForAll})
 	}
-	g.logger.Info("an operator acted on streams", "outcome", outcome, "client", client, "user", user, "channel", r.FormValue("channel"), "streams", count)
-	answerJSON(w, http.StatusOK, map[string]int{outcome: count})
+}
+
+// scopeGateway keeps an order to the gateway that was asked.
+const scopeGateway = "gateway"
+
+// orderOf reads an operator's order from a request. What is there but empty, a variable of a script
+// that was not set, is refused: it must not mean everybody.
+func orderOf(r *http.Request, do string) (*order, *refusal) {
+	said := &order{Do: do, Client: r.FormValue("client"), User: r.FormValue("user"), Channel: r.FormValue("channel")}
+	for name, value := range map[string]string{"client": said.Client, "user": said.User, "channel": said.Channel} {
+		if r.Form.Has(name) && value == "" {
+			return nil, refuse(refuseBadRequest, name+"= is empty; leave it out if it is not meant")
+		}
+	}
+	switch scope := r.FormValue("scope"); scope {
+	case "", scopeGateway:
+	default:
+		return nil, refuse(refuseBadRequest, "scope is gateway, or left out for all gateways")
+	}
+	if err := said.check(); err != nil {
+		return nil, refusalOf(err)
+	}
+	return said, nil
 }
 
 func adminRefusal(err error) *refusal {
@@ -74,23 +93,6 @@ func adminRefusal(err error) *refusal {
 		return refuse(refuseNotFound, "there is no such client on this gateway, or it is gone; each gateway knows its own streams only")
 	}
 	return refuse(refuseOverloaded, "a loop does not answer")
-}
-
-// eachOf does something to every stream of a user, and counts those that it was done to.
-func (g *Gateway) eachOf(ctx context.Context, user string, do func(*sessions, netio.Slot) bool) (int, error) {
-	count := 0
-	for _, s := range g.sessions {
-		err := s.inPieces(ctx, func(slot netio.Slot) int {
-			if s.isUser(s.at(slot), user) && do(s, slot) {
-				count++
-			}
-			return 1
-		}, func() {})
-		if err != nil {
-			return 0, err // and not count: the loop may still be at it
-		}
-	}
-	return count, nil
 }
 
 // inPieces visits every open stream of the loop, in pieces of about adminPiece of the work that a

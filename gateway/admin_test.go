@@ -105,12 +105,12 @@ func TestDisconnect(t *testing.T) {
 		second := h.open(t, w, visit{channels: []string{"log:1"}, query: "userId=1"})
 		other := h.open(t, w, visit{channels: []string{"log:1"}, query: "userId=2"})
 		third := h.open(t, w, visit{channels: []string{"log:1"}, query: "userId=1"})
-		ask("client="+first.clientID, `{"disconnected":1}`)
+		ask("client="+first.clientID, `{"disconnected":1,"distributed":true}`)
 		gone(first)
-		ask("user=1", `{"disconnected":2}`)
+		ask("user=1", `{"disconnected":2,"distributed":true}`)
 		gone(second)
 		gone(third)
-		ask("user=1", `{"disconnected":0}`)
+		ask("user=1", `{"disconnected":0,"distributed":true}`)
 		h.publish(t, "log:1", `"goes on"`)
 		other.event(t, `"goes on"`)
 		h.check(t, []row{
@@ -140,7 +140,7 @@ func TestUnsubscribeByAdmin(t *testing.T) {
 			count int
 		}{{"client=" + streams[0].clientID, 1}, {"user=1", 2}} {
 			got := h.ask(t, request("POST", "/api/admin/unsubscribe?channel=log:1&"+step.query))
-			if want := fmt.Sprintf(`{"unsubscribed":%d}`, step.count); got.status != 200 || strings.TrimSpace(got.body) != want {
+			if want := fmt.Sprintf(`{"distributed":true,"unsubscribed":%d}`, step.count); got.status != 200 || strings.TrimSpace(got.body) != want {
 				t.Errorf("%s was answered %d %s, want %s", step.query, got.status, got.body, want)
 			}
 		}
@@ -164,8 +164,12 @@ func TestAdminAPIIsForAdmins(t *testing.T) {
 	together := serve(t, gateway.Options{Auth: gateway.AuthOptions{HMACSecret: secret}})
 	admin, user := bearer(mint(t, auth.MintClaims{User: "1", Admin: true})), bearer(mintFor(t, "2"))
 	const forwarded = "X-Forwarded-For: 203.0.113.5"
-	for path, method := range map[string]string{"/api/admin/explain": "GET", "/api/admin/disconnect": "POST", "/api/admin/unsubscribe": "POST"} {
-		target := path + "?client=x&channel=a:1"
+	for _, try := range []struct{ path, query, method string }{
+		{"/api/admin/explain", "client=x", "GET"},
+		{"/api/admin/disconnect", "client=x", "POST"},
+		{"/api/admin/unsubscribe", "client=x&channel=a:1", "POST"},
+	} {
+		path, target, method := try.path, try.path+"?"+try.query, try.method
 		h.check(t, []row{{path + " on the other address", request(method, target, admin), 404, "not_found", ""}})
 		apart.check(t, []row{
 			{path + " on its own", request(method, target), 404, "not_found", ""},

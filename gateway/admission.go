@@ -78,6 +78,9 @@ func (a *admission) isUser(t ticket, user string) bool {
 	return t.user != 0 && a.users.is(t.user, user)
 }
 
+// hasUser reports whether a stream of a user is here, or about to be.
+func (a *admission) hasUser(user string) bool { return a.users.has(user) }
+
 // address is where the stream whose place t is comes from, as it is counted: of IPv6 the /64. It is
 // "" for this machine.
 func (a *admission) address(t ticket) string {
@@ -103,6 +106,12 @@ func (h *holders) remove(number uint32) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	h.tally.Remove(number)
+}
+
+func (h *holders) has(key string) bool {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	return h.tally.Has(key)
 }
 
 func (h *holders) is(number uint32, key string) bool {

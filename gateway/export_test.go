@@ -37,3 +37,15 @@ func (g *Gateway) StickLoop(index int) (release func()) {
 	<-stuck
 	return func() { close(released) }
 }
+
+// OrdersChannel is the log on which gateways tell each other of an operator's orders.
+const OrdersChannel = ordersChannel
+
+// ReadOrder reads an entry of that log, and says what would be done, and to whom.
+func ReadOrder(payload []byte) (do, client, user, channel string, err error) {
+	said, _, err := readOrder(payload)
+	if err != nil {
+		return "", "", "", "", err
+	}
+	return said.Do, said.Client, said.User, said.channel.Name(), nil
+}

@@ -50,6 +50,7 @@ type Gateway struct {
 	broadcast   []proto.Channel
 	hasPersonal bool
 	admission   *admission
+	orders      *orders
 
 	listener, adminListener *netio.DeskListener
 	desk, adminDesk         *netio.Desk
@@ -84,8 +85,8 @@ func newGateway(options Options, waits timings) (*Gateway, error) {
 	}
 	g := &Gateway{
 		options: options, timings: waits, logger: options.Logger, epoch: newEpoch(), started: time.Now(),
-		admission: newAdmission(options.Limits),
-		slots:     make(chan struct{}, spawnedMax),
+		admission: newAdmission(options.Limits), orders: newOrders(),
+		slots: make(chan struct{}, spawnedMax),
 	}
 	g.window = newDeliveryWindow(g.started)
 	g.lifetime, g.end = context.WithCancel(context.Background())

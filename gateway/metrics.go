@@ -144,6 +144,9 @@ func (g *Gateway) exposeRequests(e *exposition) {
 	for code := range g.refused {
 		e.counter("millrace_requests_refused_total", g.refused[code].Load(), "code", refusals[code].name)
 	}
+	for outcome, name := range orderOutcomes {
+		e.counter("millrace_orders_total", g.orders.counts[outcome].Load(), "outcome", name)
+	}
 	linesDropped := g.loopLog.dropped.Load()
 	if g.options.LogLinesDropped != nil {
 		linesDropped += g.options.LogLinesDropped()

@@ -29,7 +29,7 @@ func (g *Gateway) setUpBroker() error {
 		g.broker = redis
 		g.source.Subscribe = redis.SubscribeNamed
 	}
-	g.source.Unsubscribe, g.source.ReadLog, g.source.Prefer = g.broker.Unsubscribe, g.broker.ReadLog, g.broker.Prefer
+	g.source.Unsubscribe, g.source.ReadLog, g.source.Prefer = g.broker.Unsubscribe, g.broker.ReadLog, preferOrders(g.broker.Prefer)
 	return nil
 }
 
@@ -73,6 +73,7 @@ func (g *Gateway) setUpLoops() (err error) {
 		return err
 	}
 	g.listenForWrongMode()
+	g.listenForOrders()
 	return nil
 }
 
@@ -133,6 +134,10 @@ func (g *Gateway) value(channel string, payload []byte, received time.Time) {
 
 // log takes what was appended to a log.
 func (g *Gateway) log(update broker.LogUpdate, received time.Time) {
+	if update.Channel == ordersChannel {
+		g.ordersCame(update)
+		return
+	}
 	if err := g.hub.Log(update, received); err != nil {
 		g.reports.warn(g.logger, "an entry of a log was dropped", "error", err)
 	}

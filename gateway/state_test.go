@@ -121,6 +121,7 @@ func TestOneReadForACrowd(t *testing.T) {
 	t.Parallel()
 	h, redis := serveRedis(t, gateway.Options{Namespaces: modes()}, gateway.Timings{})
 	redis.CLI(t, "SET", "state:crowd", `{"n":1}`)
+	within(t, patience, "the log of orders is read", func() bool { return h.stats(t).Broker.Tracked == 1 })
 	before := h.stats(t).Broker.Reads
 	together(100, func(index int) {
 		s := h.open(t, everyWire[index%len(everyWire)], visit{channels: []string{"state:crowd"}})

@@ -46,6 +46,9 @@ func (t *Tally) Add(key string, limit int) (number uint32, ok bool) {
 	return number, true
 }
 
+// Has reports whether key has a holder.
+func (t *Tally) Has(key string) bool { return t.index.Find(key) != 0 }
+
 // Remove is the end of one Add. With its last holder a key is forgotten, and with the last key
 // nearly all memory is given back.
 func (t *Tally) Remove(number uint32) {

@@ -168,6 +168,6 @@ describe("the operator's page", () => {
       await vi.advanceTimersByTimeAsync(0);
     });
     expect(api.disconnect).toHaveBeenCalledExactlyOnceWith({ user: "456" });
-    expect(container.textContent).toContain("3 streams disconnected.");
+    expect(container.textContent).toContain("3 streams disconnected here; the other gateways know.");
   });
 });

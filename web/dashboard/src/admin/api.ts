@@ -123,7 +123,7 @@ export interface Explanation {
   gapsDue: number;
 }
 
-/** Whom an action is for: one stream, or all of a user on this gateway. */
+/** Whom an action is for: one stream, or all of a user. */
 export type Target = { client: string } | { user: string };
 
 /** Why there is no answer. Without a status none came at all. */

@@ -57,12 +57,15 @@ const streams = (number: number) => `${count(number)} ${number === 1 ? "stream" 
 
 function disconnecting(api: Api, target: Target): Question {
   const whose =
-    "user" in target ? `all streams of the user ${target.user} on this gateway` : `the stream ${target.client}`;
+    "user" in target ? `all streams of the user ${target.user}, on every gateway` : `the stream ${target.client}`;
   return {
     title: "user" in target ? "Disconnect this user?" : "Disconnect this stream?",
     text: `This ends ${whose}. A client may connect again: what it may do is its token's to say.`,
     verb: "Disconnect",
-    act: async () => `${streams(await api.disconnect(target))} disconnected.`,
+    act: async () => {
+      const here = streams(await api.disconnect(target));
+      return "user" in target ? `${here} disconnected here; the other gateways know.` : `${here} disconnected.`;
+    },
   };
 }
 
