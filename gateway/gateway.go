@@ -199,6 +199,9 @@ func (g *Gateway) deskOptions(admin bool) netio.DeskOptions {
 	if !admin {
 		options.AcceptRate = max(limits.AcceptRate, 0)
 		options.KeepDescriptors = keptDescriptors(descriptorLimit())
+		if g.options.ProxyProtocol {
+			options.Relays = g.proxies.Contains
+		}
 	}
 	return options
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -46,6 +47,10 @@ type Options struct {
 	AllowedOrigins []string
 	// TrustedProxies lists the addresses (CIDR) whose X-Forwarded-For is believed.
 	TrustedProxies []string
+
+	// ProxyProtocol says that connections from TrustedProxies begin with a header of the PROXY
+	// protocol, version 1 or 2. It says nothing of AdminListen.
+	ProxyProtocol bool
 
 	// Namespaces says what channel types mean. Nil takes the defaults of the contract:
 	// job_progress, video_render, campaign_metrics and alerts. The key "default" is every other type.
@@ -162,6 +167,9 @@ func (o Options) completed() (Options, error) {
 		if _, _, err := net.SplitHostPort(o.AdminListen); err != nil {
 			return o, fmt.Errorf("admin-listen: %q is not host:port", o.AdminListen)
 		}
+	}
+	if o.ProxyProtocol && len(o.TrustedProxies) == 0 {
+		return o, errors.New("proxy-protocol: nobody is trusted to send its header: name the proxies in trusted-proxies")
 	}
 	if err := o.Council.Validate(); err != nil {
 		return o, err

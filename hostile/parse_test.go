@@ -44,7 +44,7 @@ var parseCases = []abuse{
 	{
 		id: "A7", sent: "HTTP/2's preface, a TLS hello, PROXY headers, random bytes",
 		arguments: []string{"--handshake-timeout", "2s"},
-		counts:    map[string]int{"desk bad_request": some, "desk handshake_slow": maybe, "desk version": maybe, "desk uri_too_long": maybe},
+		counts:    map[string]int{"desk bad_request": some, "desk proxy_header": some, "desk handshake_slow": maybe, "desk version": maybe, "desk uri_too_long": maybe},
 		do:        otherProtocols,
 	},
 	{

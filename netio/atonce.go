@@ -21,20 +21,28 @@ func (d *Desk) serveAtOnce(accepted *deskAccepted, room []byte) bool {
 	if errno != 0 || length == 0 {
 		return false
 	}
+	first, relay := 0, d.relayOf(accepted.remote.Addr())
+	if relay.awaited {
+		var fault *deskFault
+		if first, relay, fault = readRelay(room[:length]); fault != nil || first == 0 {
+			return false
+		}
+	}
 	var scan headScan
-	end, fault := scan.advance(room[:length], d.limits)
+	end, fault := scan.advance(room[first:length], d.limits)
 	if fault != nil || end == 0 || scan.hasBody() {
 		return false
 	}
 	// With MSG_TRUNC a stream's bytes are thrown away and not copied (tcp(7)).
-	if taken, errno := receive(accepted.fd, room[:end], syscall.MSG_TRUNC); errno != 0 || taken != end {
+	whole := first + end
+	if taken, errno := receive(accepted.fd, room[:whole], syscall.MSG_TRUNC); errno != 0 || taken != whole {
 		return false // reset since
 	}
 	c := newDeskConn(d, accepted.fd, accepted.remote.AddrPort, deskWorking, deskWatchEvery)
-	c.taken = uint64(end)
+	c.taken, c.relay = uint64(whole), relay
 	d.counts.atOnce.Add(1)
 	d.enter(c)
-	go c.runAtOnce(bytes.Clone(room[:end]), &scan)
+	go c.runAtOnce(bytes.Clone(room[first:whole]), &scan)
 	return true
 }
 

@@ -56,6 +56,7 @@ type deskConn struct {
 	connection netpoll.Connection
 	fd         int
 	remote     string
+	relay      relay // the task's
 
 	tasks    uint32        // netpoll's, under its processing lock: number of the running task
 	parkedIn atomic.Uint32 // number of the task whose request was parked
@@ -89,6 +90,7 @@ func newDeskConn(d *Desk, fd int, remote netip.AddrPort, phase deskPhase, limit 
 		desk:     d,
 		fd:       fd,
 		remote:   remote.String(),
+		relay:    d.relayOf(remote.Addr()),
 		phase:    phase,
 		began:    now,
 		deadline: now.Add(limit),
@@ -286,9 +288,12 @@ func (c *deskConn) step() bool {
 		c.rest()
 		return false
 	}
+	if c.relay.awaited {
+		return c.introduce(data, direct)
+	}
 	end, fault := c.scan.advance(data, c.desk.limits)
 	if fault != nil {
-		c.refuse(fault, c.scan.isHead)
+		c.refuse(unlessRelayed(fault, data), c.scan.isHead)
 		return false
 	}
 	if end == 0 {
@@ -329,10 +334,13 @@ func (c *deskConn) isServing() bool {
 	return phase != deskParked
 }
 
+// firstBytesMax is enough of what came to know that a head, or the PROXY header before it, is too long.
+func (d *Desk) firstBytesMax() int { return max(d.limits.bytesMax, relayBytesMax) + 2 }
+
 // peek returns the unconsumed bytes up to just over the limit of a head, without consuming them:
 // from netpoll's buffer (direct), or from input if part of the head is there already.
 func (c *deskConn) peek() (data []byte, direct bool) {
-	limit := c.desk.limits.bytesMax + 2 // enough to know that it is passed
+	limit := c.desk.firstBytesMax()
 	reader := c.connection.Reader()
 	available := reader.Len()
 	if len(c.input) == 0 {
@@ -421,6 +429,9 @@ func (c *deskConn) finish(linger bool) {
 // refuse answers a fault and ends the connection.
 func (c *deskConn) refuse(fault *deskFault, isHead bool) {
 	c.desk.counts.refuse(fault.refusal)
+	if fault.refusal == RefusedRelay {
+		c.desk.relayRefused(c.remote, fault)
+	}
 	c.send(faultAnswer(fault, isHead))
 	c.finish(true)
 }

@@ -36,9 +36,10 @@ type Desk struct {
 	// highestDescriptor is the first number that is kept back; keptBack bounds log lines on it.
 	highestDescriptor int
 	keptBack          rate.Sometimes
-	ending            atomic.Bool   // Shutdown was called: every answer closes its connection
-	aborted           atomic.Bool   // and its time is up: nothing is adopted any more
-	served            chan struct{} // closed once Serve has returned
+	relays            rate.Sometimes // bounds log lines on PROXY headers
+	ending            atomic.Bool    // Shutdown was called: every answer closes its connection
+	aborted           atomic.Bool    // and its time is up: nothing is adopted any more
+	served            chan struct{}  // closed once Serve has returned
 
 	mu        sync.Mutex // guards all below; taken with a deskConn's mu not held
 	listener  *DeskListener
@@ -65,6 +66,7 @@ func NewDesk(options DeskOptions) (*Desk, error) {
 
 		highestDescriptor: math.MaxInt,
 		keptBack:          rate.Sometimes{First: 1, Interval: 10 * time.Second},
+		relays:            rate.Sometimes{First: 1, Interval: 10 * time.Second},
 	}
 	if options.KeepDescriptors > 0 {
 		d.highestDescriptor = descriptorLimit() - options.KeepDescriptors

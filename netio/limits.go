@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -87,6 +88,14 @@ type DeskOptions struct {
 	// KeepDescriptors is how many of the process's descriptors connections of this desk never take,
 	// so that they are left to others of the process. Beyond: as for MaxConnections. Default 0.
 	KeepDescriptors int
+	// Relays says of which addresses every connection begins with a header of the PROXY protocol,
+	// version 1 or 2, that tells for whom it is relayed. Each request on it then has that address as
+	// the last of X-Forwarded-For ("unknown" where the header does not say), as a proxy that speaks
+	// HTTP would have written it; RemoteAddr stays the peer's. A connection without a header, and a
+	// header from anywhere else, is answered 400. It runs for each new connection, where it must not
+	// block. Nil: none does.
+	Relays func(peer netip.Addr) bool
+
 	// AcceptRate bounds new connections a second, with bursts of one second's worth. 0: off.
 	// Beyond: as for MaxConnections.
 	AcceptRate int
@@ -174,6 +183,7 @@ type Refusal uint8
 // The refusals. Each has one counter in [DeskStats].
 const (
 	RefusedBadRequest    Refusal = iota // the head is not HTTP/1.x, or ambiguous: 400
+	RefusedRelay                        // a PROXY header that is missing, wrong, or not to be believed: 400
 	RefusedURITooLong                   // 414
 	RefusedHeadTooLarge                 // 431
 	RefusedBodyTooLarge                 // Content-Length beyond MaxBodyBytes: 413
@@ -194,7 +204,7 @@ const (
 )
 
 var refusalNames = [refusalCount]string{
-	"bad_request", "uri_too_long", "head_too_large", "body_too_large", "version",
+	"bad_request", "proxy_header", "uri_too_long", "head_too_large", "body_too_large", "version",
 	"expectation", "handshake_slow", "body_slow", "slow_reader", "flood",
 	"overloaded", "connections", "accept_rate", "descriptors", "panic", "adoption", "bug",
 }

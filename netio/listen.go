@@ -232,7 +232,7 @@ func (l *DeskListener) attach(d *Desk) error {
 		return errors.New("netio: the listener already serves a desk; open another one")
 	}
 	l.desk = d
-	l.room = make([]byte, d.limits.bytesMax+2) // enough to know that it is passed
+	l.room = make([]byte, d.firstBytesMax())
 	return nil
 }
 

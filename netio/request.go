@@ -62,6 +62,9 @@ func (c *deskConn) parse(head []byte, scan *headScan) (*http.Request, *deskBody,
 		return nil, nil, faultUnparsable
 	}
 	request.RemoteAddr = c.remote
+	if c.relay.client != "" {
+		request.Header["X-Forwarded-For"] = append(request.Header["X-Forwarded-For"], c.relay.client)
+	}
 	if scan.isAbsolute(head) {
 		// One form reaches the handlers. The authority is the Host header, as the scan has seen.
 		request.URL = &url.URL{Path: request.URL.Path, RawPath: request.URL.RawPath, RawQuery: request.URL.RawQuery, ForceQuery: request.URL.ForceQuery}

@@ -20,6 +20,7 @@ func gatewayOptions(configured *settings.Settings, keys settings.Keys, logger *s
 		InsecureNoAuth: configured.InsecureNoAuth,
 		AllowedOrigins: texts(configured.AllowedOrigins),
 		TrustedProxies: texts(configured.TrustedProxies),
+		ProxyProtocol:  configured.ProxyProtocol,
 		Namespaces:     configured.Namespaces,
 		Personal:       configured.Personal,
 		Broadcast:      configured.Broadcast,

@@ -75,7 +75,7 @@ func TestFlagsWinThenEnvironmentThenFile(t *testing.T) {
 func TestEverySettingFromEveryLayer(t *testing.T) {
 	samples := map[string]string{
 		"listen": "127.0.0.1:9", "admin-listen": "127.0.0.1:10", "reuse-port": "true", "without-io-uring": "true", "allowed-origins": "https://a.example,http://b:1",
-		"trusted-proxies": "10.0.0.0/8,::1", "loops": "2", "demo": "true", "redis": "redis://h:1", "channel-prefix": "p-",
+		"trusted-proxies": "10.0.0.0/8,::1", "proxy-protocol": "true", "loops": "2", "demo": "true", "redis": "redis://h:1", "channel-prefix": "p-",
 		"auth-hmac-secret": "0123456789abcdef0123456789abcdef", "auth-hmac-secret-file": "s", "auth-public-key-file": "k",
 		"auth-jwks-url": "https://id.example/keys", "auth-audience": "a", "auth-issuer": "i", "user-claim": "uid",
 		"insecure-no-auth": "true", "max-connections": "7", "max-connections-per-user": "7", "max-connections-per-address": "7",
