@@ -72,7 +72,7 @@ func NewDesk(options DeskOptions) (*Desk, error) {
 		d.highestDescriptor = descriptorLimit() - options.KeepDescriptors
 	}
 	if options.AcceptRate > 0 {
-		d.rate = rate.NewLimiter(rate.Limit(options.AcceptRate), options.AcceptRate)
+		d.rate = rate.NewLimiter(rate.Limit(options.AcceptRate), max(options.AcceptRate/10, deskAcceptBurstMin))
 	}
 	var err error
 	d.polling, err = netpoll.NewEventLoop(deskRequested,

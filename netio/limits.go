@@ -47,6 +47,9 @@ const (
 	deskFreshGrace = time.Second
 	// deskAbortWait is how long Shutdown waits for handlers after it cancelled their contexts.
 	deskAbortWait = time.Second
+	// deskAcceptBurstMin is how many connections may come at once however low AcceptRate is: a page
+	// opens several.
+	deskAcceptBurstMin = 10
 	// deskRetryAfterSeconds is what an overloaded desk tells clients to wait.
 	deskRetryAfterSeconds = "1"
 )
@@ -96,8 +99,10 @@ type DeskOptions struct {
 	// block. Nil: none does.
 	Relays func(peer netip.Addr) bool
 
-	// AcceptRate bounds new connections a second, with bursts of one second's worth. 0: off.
-	// Beyond: as for MaxConnections.
+	// AcceptRate bounds new connections a second, with bursts of a tenth of a second's worth, or of
+	// ten where that is more: in no second are there more than the two together. 0: off. Beyond: as
+	// for MaxConnections; a refusal costs an accept and a close, and whoever is connected already
+	// nothing.
 	AcceptRate int
 
 	// HandshakeTimeout is from accept to the end of the first request's head, whatever trickles

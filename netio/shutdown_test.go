@@ -190,22 +190,35 @@ func TestRefusedAtAccept(t *testing.T) {
 		third.send(get)
 		third.answer("GET")
 	})
+	t.Run("a crowd at once", func(t *testing.T) {
+		const crowd, limit, burst = 500, 1000, 100
+		firsts := make([]string, crowd)
+		for i := range firsts {
+			firsts[i] = get
+		}
+		desk, _, open := closedDesk(t, DeskOptions{AcceptRate: limit, Handler: notFound}, firsts...)
+		began := time.Now()
+		open()
+		eventually(t, "all are accepted or refused", func() bool {
+			stats := desk.Stats()
+			return stats.Accepted+stats.Refused[RefusedAcceptRate] == crowd
+		})
+		most := burst + uint64(time.Since(began).Seconds()*limit) + 1
+		if accepted := desk.Stats().Accepted; accepted < burst || accepted > most {
+			t.Errorf("%d were accepted, want %d to %d", accepted, burst, most)
+		}
+	})
 	t.Run("rate", func(t *testing.T) {
 		desk := newDesk(t, DeskOptions{AcceptRate: 5})
-		for range 5 {
+		for range deskAcceptBurstMin {
 			c := dial(t, desk)
 			c.send(get)
 			c.answer("GET")
 		}
-		for range 20 {
-			c := dial(t, desk)
-			io.Copy(io.Discard, c) // closed, or, if a token came meanwhile, still open
-			if desk.Stats().Refused[RefusedAcceptRate] > 0 {
-				return
-			}
-			c.Close()
-		}
-		t.Error("nobody was refused")
+		eventually(t, "somebody is refused", func() bool {
+			dial(t, desk)
+			return desk.Stats().Refused[RefusedAcceptRate] > 0
+		})
 	})
 }
 

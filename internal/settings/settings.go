@@ -79,7 +79,7 @@ type LimitSettings struct {
 	MaxReplayBytes           Size     `name:"max-replay-bytes" default:"64MiB" min:"64KiB" max:"64GiB" group:"Limits (0: no limit)" help:"Events kept in memory for clients that come back, all channels together." bound:"0, or 64KiB to 64GiB"`
 	MaxStreamAge             Duration `name:"max-stream-age" default:"0" min:"1s" group:"Limits (0: no limit)" help:"Age at which a stream is closed, jittered; clients come back." bound:"0, or at least 1s"`
 	CommandsPerSecond        Count    `name:"commands-per-second" default:"50" max:"1000000" group:"Limits (0: no limit)" help:"WebSocket commands of one stream; four times as many in a burst." bound:"0, or up to 1000000"`
-	AcceptRate               Count    `name:"accept-rate" default:"0" max:"10000000" group:"Limits (0: no limit)" help:"New connections a second." bound:"0, or up to 10000000"`
+	AcceptRate               Count    `name:"accept-rate" default:"0" max:"10000000" group:"Limits (0: no limit)" help:"New connections a second; the others are closed at once, and try again." bound:"0, or up to 10000000"`
 	HandshakeTimeout         Duration `name:"handshake-timeout" default:"10s" min:"100ms" max:"10m" group:"Limits (0: no limit)" help:"From accept to the end of the request's head." bound:"0, or 100ms to 10m"`
 	DrainTimeout             Duration `name:"drain-timeout" default:"20s" min:"100ms" max:"1h" group:"Limits (0: no limit)" help:"From SIGTERM to the end of the process." bound:"0, or 100ms to 1h"`
 }
