@@ -194,15 +194,23 @@ func (c *crowd) events() netio.Events {
 
 // dialFailed is posted by a dialer for each connection that did not come about.
 type dialFailed struct {
-	from *dialer
-	err  error
+	from   *dialer
+	err    error
+	number int32 // of the stream
 }
 
 func (c *crowd) mail(item any) {
-	if failed, ok := item.(dialFailed); ok && failed.from == c.dial {
+	failed, ok := item.(dialFailed)
+	switch {
+	case !ok || failed.from != c.dial:
+		return
+	case c.plan.Return:
+		c.reply.Refused++
+		c.dial.later(failed.number)
+	default:
 		c.fail(failed.err.Error())
-		c.dial.done()
 	}
+	c.dial.done()
 }
 
 func (c *crowd) fail(what string) {
@@ -314,7 +322,7 @@ func (c *crowd) closed(slot netio.Slot, reason netio.Reason) {
 	s := &c.streams[slot]
 	kept := c.early[slot]
 	delete(c.early, slot)
-	live := s.live
+	live, number := s.live, s.number
 	*s = subscriber{}
 	if live {
 		c.reply.Live--
@@ -324,6 +332,9 @@ func (c *crowd) closed(slot netio.Slot, reason netio.Reason) {
 		c.redial()
 		return
 	case reason == netio.ReasonLoopClosed, reason == reasonStale:
+		return
+	case c.plan.Return:
+		c.comeBack(live, number)
 		return
 	case live:
 		c.reply.Dropped++
@@ -336,6 +347,17 @@ func (c *crowd) closed(slot netio.Slot, reason netio.Reason) {
 		c.fail(fmt.Sprintf("the server ended a handshake after %q (%v)", line[:min(len(line), answerShown)], reason))
 	}
 	c.dial.done()
+}
+
+// comeBack has a stream that the server ended, or did not take, come back later.
+func (c *crowd) comeBack(live bool, number int32) {
+	if live {
+		c.reply.SentAway++
+	} else {
+		c.reply.Refused++
+		c.dial.done()
+	}
+	c.dial.later(number)
 }
 
 // redial begins a reconnect once all streams are closed.

@@ -18,8 +18,13 @@ type crowdCommand struct {
 // connectPlan says how a crowd gets its streams.
 type connectPlan struct {
 	Address string `json:"address"` // HOST:PORT of the server
-	Wire    Wire   `json:"wire"`
-	Steps   []step `json:"steps"`
+	// Others are further addresses of the same service, over all of which the streams are spread.
+	Others []string `json:"others,omitempty"`
+	// Return has a stream that the server ended, or did not take, come back a little later to the
+	// next address, as clients behind a balancer do.
+	Return bool   `json:"return,omitempty"`
+	Wire   Wire   `json:"wire"`
+	Steps  []step `json:"steps"`
 	// Count is how many streams to open, in addition to those that are there.
 	Count int `json:"count"`
 	// Channel is the format of a channel's name; Own gives each stream a channel of its own,
@@ -47,6 +52,10 @@ type crowdReply struct {
 	Wanted  int `json:"wanted"`  // streams asked for so far
 	Failed  int `json:"failed"`  // of them, those whose connection or handshake failed
 	Dropped int `json:"dropped"` // live streams that the server ended
+	// SentAway and Refused count, with a plan's Return, live streams that the server ended and
+	// handshakes that came to nothing.
+	SentAway int `json:"sentAway,omitempty"`
+	Refused  int `json:"refused,omitempty"`
 	// Failure is the first thing that went wrong.
 	Failure string `json:"failure,omitempty"`
 	// DialNanos and LiveNanos are the monotonic times at which the last connect began and at

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ type dialer struct {
 	count   int
 	tokens  []string      // by number - first; nil where the plan has no secret
 	window  chan struct{} // one entry a handshake under way
+	due     chan int32    // numbers of streams that come back now; room for all
 	stopped chan struct{}
 	stop    sync.Once
 }
@@ -37,6 +39,7 @@ func (c *crowd) startDialing(first, count int) {
 	d := &dialer{
 		plan: c.plan, first: first, count: count,
 		window:  make(chan struct{}, max(1, c.plan.Window)),
+		due:     make(chan int32, crowdStreamsMax),
 		stopped: make(chan struct{}),
 	}
 	if c.plan.Secret != "" {
@@ -98,7 +101,7 @@ func severalNames(wire Wire, format string, first, count int) string {
 // severalBetween is what stands between the channels of a stream.
 var severalBetween = map[Wire]string{SSE: "&channel=", WebSocket: `","`}
 
-// done says that one handshake ended, well or not. Only on the loop.
+// done says that one handshake ended, well or not. Any goroutine.
 func (d *dialer) done() {
 	select {
 	case <-d.window:
@@ -107,39 +110,78 @@ func (d *dialer) done() {
 }
 
 func (d *dialer) run(loop *netio.Loop) {
-	server, err := d.plan.target()
+	servers, err := d.plan.targets()
 	if err != nil {
-		_ = loop.PostAlways(dialFailed{d, err})
+		_ = loop.PostAlways(dialFailed{d, err, int32(d.first)})
 		return
 	}
-	for number := d.first; number < d.first+d.count; number++ {
+	if !d.dialAll(loop, servers) || !d.plan.Return {
+		return
+	}
+	for next := 0; ; next++ {
 		select {
-		case d.window <- struct{}{}:
-		case <-d.stopped:
-			return
-		}
-		channel, token := d.identity(number)
-		fd, err := d.connect(server, d.source(number), d.plan.Steps[0].bytesFor(channel, token))
-		if err != nil {
-			if loop.PostAlways(dialFailed{d, err}) != nil {
+		case number := <-d.due:
+			if !d.dial(loop, servers[next%len(servers)], int(number)) {
 				return
 			}
-			continue
-		}
-		if err := loop.Adopt(fd, nil, arrival{from: d, number: int32(number)}); err != nil {
-			unix.Close(fd)
+		case <-d.stopped:
 			return
 		}
 	}
 }
 
-// target is the server's address.
-func (p *connectPlan) target() (*unix.SockaddrInet4, error) {
-	address, err := netip.ParseAddrPort(p.Address)
-	if err != nil || !address.Addr().Is4() {
-		return nil, fmt.Errorf("%q is no IPv4 address with a port", p.Address)
+// dialAll opens every stream for the first time, and says whether to go on.
+func (d *dialer) dialAll(loop *netio.Loop, servers []*unix.SockaddrInet4) bool {
+	for number := d.first; number < d.first+d.count; number++ {
+		if !d.dial(loop, servers[number%len(servers)], number) {
+			return false
+		}
 	}
-	return &unix.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()}, nil
+	return true
+}
+
+// dial opens one stream, once its handshake is one of the window's, and says whether to go on.
+func (d *dialer) dial(loop *netio.Loop, server *unix.SockaddrInet4, number int) bool {
+	select {
+	case d.window <- struct{}{}:
+	case <-d.stopped:
+		return false
+	}
+	channel, token := d.identity(number)
+	fd, err := d.connect(server, d.source(number), d.plan.Steps[0].bytesFor(channel, token))
+	if err != nil {
+		return loop.PostAlways(dialFailed{d, err, int32(number)}) == nil
+	}
+	if err := loop.Adopt(fd, nil, arrival{from: d, number: int32(number)}); err != nil {
+		unix.Close(fd)
+		return false
+	}
+	return true
+}
+
+const (
+	// A stream that was sent away comes back after returnMin to twice returnMean less that.
+	returnMin  = 200 * time.Millisecond
+	returnMean = time.Second
+)
+
+// later has a stream come back. Any goroutine.
+func (d *dialer) later(number int32) {
+	wait := returnMin + rand.N(2*(returnMean-returnMin))
+	time.AfterFunc(wait, func() { d.due <- number }) // once for each stream at most: there is room
+}
+
+// targets are the addresses of the service.
+func (p *connectPlan) targets() ([]*unix.SockaddrInet4, error) {
+	var found []*unix.SockaddrInet4
+	for _, text := range append([]string{p.Address}, p.Others...) {
+		address, err := netip.ParseAddrPort(text)
+		if err != nil || !address.Addr().Is4() {
+			return nil, fmt.Errorf("%q is no IPv4 address with a port", text)
+		}
+		found = append(found, &unix.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()})
+	}
+	return found, nil
 }
 
 // source spreads the streams over loopback addresses: one address has too few ports for many.

@@ -216,6 +216,23 @@ func (c *child) stop() {
 	}
 }
 
+// drain tells the child to end, and waits until it has sent everybody away.
+func (c *child) drain(ctx context.Context, limit time.Duration) error {
+	if err := c.command.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("tell %s to end: %w", c.name, err)
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-c.exited:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("%s did not end within %v; its last words: %s", c.name, limit, c.words)
+	}
+}
+
 // listening waits until something accepts on address, or the child is gone.
 func (c *child) listening(ctx context.Context, address string) error {
 	return c.await(ctx, "listen on "+address, func() bool {

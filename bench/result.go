@@ -123,6 +123,8 @@ const (
 	metricRedisPerKey     = "redisBytesPerTrackedKey"
 	metricTimesAlone      = "latencyP99TimesAlone"
 	metricGrowthBytes     = "processBytesGrowth"
+	metricPeakPerSecond   = "connectsPeakPerSecond"
+	metricPeakOfLimit     = "connectsPeakOfLimit"
 )
 
 // missing is how many deliveries of a sample did not arrive.

@@ -94,7 +94,7 @@ func (c *cell) stalledTurn(ctx context.Context, l *load, p pace, beside bool) (m
 // it is live. The caller closes it.
 func openStalled(to *server, wire Wire) (fd int, err error) {
 	d := dialer{plan: &connectPlan{Address: to.address}}
-	address, err := d.plan.target()
+	addresses, err := d.plan.targets()
 	if err != nil {
 		return 0, err
 	}
@@ -111,7 +111,7 @@ func openStalled(to *server, wire Wire) (fd int, err error) {
 	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, stalledReceiveBytes); err != nil {
 		return 0, fmt.Errorf("prepare a socket: %w", err)
 	}
-	if err = prepare(fd, address, d.source(0), steps[0].bytesFor(names, "")); err != nil {
+	if err = prepare(fd, addresses[0], d.source(0), steps[0].bytesFor(names, "")); err != nil {
 		return 0, err
 	}
 	return fd, shakeHands(fd, steps, names)

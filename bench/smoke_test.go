@@ -76,7 +76,7 @@ func TestRunGoesOn(t *testing.T) {
 // TestRunRest: every other scenario gives its samples, of ours.
 func TestRunRest(t *testing.T) {
 	result, err := Run(t.Context(), Options{
-		Scenarios: []string{"idle", "connect", "keepalive", "mixed", "stalled", "storm", "independence", "gateways", "million"},
+		Scenarios: []string{"idle", "connect", "keepalive", "mixed", "stalled", "storm", "restart", "independence", "gateways", "million"},
 		Subjects:  []string{"millrace"}, Wires: []Wire{WebSocket},
 		Streams: 300, Million: 200, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t),
 	})
@@ -93,7 +93,7 @@ func TestRunRest(t *testing.T) {
 	}
 	for _, want := range []string{
 		"idle shared", "idle own", "idle own, token", "connect no token", "connect token", "keepalive idle",
-		"mixed alone", "mixed beside a fan-out", "stalled alone", "stalled beside", "storm during", "independence few others", "independence many others",
+		"mixed alone", "mixed beside a fan-out", "stalled alone", "stalled beside", "storm during", "restart alone", "restart rolling", "independence few others", "independence many others",
 		"gateways one", "gateways ten", "million connect", "million rest", "million broadcast",
 	} {
 		if !cases[want] {

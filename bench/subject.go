@@ -30,6 +30,8 @@ type startOptions struct {
 	modes bool
 	// address is HOST:PORT to share with others (SO_REUSEPORT); empty takes a free port alone.
 	address string
+	// acceptRate bounds the new connections a second, where the subject can; 0: not.
+	acceptRate int
 }
 
 // server is a subject that runs.

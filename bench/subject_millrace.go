@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
 // millrace is our own gateway, in the binary that the harness is part of.
@@ -70,6 +71,9 @@ func (m millrace) start(ctx context.Context, s *site, o startOptions) (*server, 
 	}
 	if o.address != "" {
 		arguments = append(arguments, "--reuse-port")
+	}
+	if o.acceptRate > 0 {
+		arguments = append(arguments, "--accept-rate", strconv.Itoa(o.acceptRate))
 	}
 	if o.tokens {
 		secret, file, err := writeSecret(s.directory)

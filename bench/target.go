@@ -45,6 +45,8 @@ func targets() []target {
 		{scenario: "mixed", of: "beside a fan-out", metric: metricP99, bound: 2_000},
 		{scenario: "stalled", of: "beside", metric: metricTimesAlone, bound: 1.10},
 		{scenario: "stalled", of: "beside", metric: metricGrowthBytes, bound: 1e6},
+		{scenario: "restart", of: "rolling", metric: metricTimesAlone, bound: 1.20},
+		{scenario: "restart", of: "rolling", metric: metricPeakOfLimit, bound: 1.10},
 		{scenario: "state", of: "steady", metric: metricP99, bound: 5_000},
 		{scenario: "log", of: "steady", metric: metricP99, bound: 5_000},
 		{scenario: "independence", of: "many others", metric: metricTimesFew, bound: 1.10},
