@@ -33,7 +33,8 @@ const (
 //	examples/workers <- cmd
 //	proto <- council <- gateway, cmd
 var layers = map[string][]string{
-	"proto":                  {},
+	"proto":                  {"proto/deflate"},
+	"proto/deflate":          {},
 	"netio":                  {},
 	"web":                    {},
 	"broker":                 {"proto"},

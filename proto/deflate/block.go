@@ -1,0 +1,84 @@
+package deflate
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/klauspost/compress/flate"
+)
+
+const (
+	// storedBytesMax is how much one stored block holds (RFC 1951, 3.2.4).
+	storedBytesMax = 1<<16 - 1
+	// storedHeadBytes is the head of a stored block that begins at a whole byte.
+	storedHeadBytes = 5
+	// syncMark ends what was flushed: the length of an empty stored block, and its complement.
+	syncMark = "\x00\x00\xff\xff"
+)
+
+// sink collects what a compressor writes.
+type sink []byte
+
+func (s *sink) Write(p []byte) (int, error) {
+	*s = append(*s, p...)
+	return len(p), nil
+}
+
+// AppendBlock appends text as blocks that begin and end at a whole byte, none of which is the last
+// of its stream. They may refer to dictionary, of which the last 8 KiB are looked at and which must
+// be what stands right before them; with none they refer to nothing outside of themselves. They
+// are never longer than text stored as it is.
+func AppendBlock(dst, text, dictionary []byte) []byte {
+	start := len(dst)
+	dst = compress(dst, text, dictionary)
+	if len(dst)-start >= storedSize(len(text)) {
+		dst = AppendStored(dst[:start], text)
+	}
+	return dst
+}
+
+func compress(dst, text, dictionary []byte) []byte {
+	out := sink(dst)
+	if err := flate.StatelessDeflate(&out, text, false, dictionary); err != nil {
+		panic(fmt.Sprintf("deflate: memory does not take bytes: %v", err))
+	}
+	return out
+}
+
+// AppendStored appends text as it is, in blocks that begin and end at a whole byte (RFC 1951,
+// 3.2.4) and of which none is the last of its stream. An empty block follows, without which some
+// decoders, Go's among them, keep the text to themselves until more comes.
+func AppendStored(dst, text []byte) []byte {
+	for len(text) > 0 {
+		part := text[:min(len(text), storedBytesMax)]
+		text = text[len(part):]
+		dst = append(dst, 0)
+		dst = binary.LittleEndian.AppendUint16(dst, uint16(len(part)))
+		dst = binary.LittleEndian.AppendUint16(dst, ^uint16(len(part)))
+		if dst = append(dst, part...); len(text) == 0 {
+			dst = append(append(dst, 0), syncMark...)
+		}
+	}
+	return dst
+}
+
+// storedSize is what AppendStored makes of size bytes.
+func storedSize(size int) int {
+	if size == 0 {
+		return 0
+	}
+	return size + (1+(size+storedBytesMax-1)/storedBytesMax)*storedHeadBytes
+}
+
+// AppendMessage appends text as the payload of one permessage-deflate message (RFC 7692, 7.2.1)
+// that refers to no other message. shorter is false, and nothing is appended, where that saves
+// nothing: the message is then sent as it is, which RFC 7692, 6 leaves to the sender.
+func AppendMessage(dst, text []byte) (_ []byte, shorter bool) {
+	start := len(dst)
+	dst = compress(dst, text, nil)
+	dst = dst[:len(dst)-len(syncMark)]
+	if len(dst)-start >= len(text) {
+		return dst[:start], false
+	}
+	return dst, true
+}
