@@ -46,6 +46,10 @@
 // outboxes hold 4-byte references to it. A frame is freed when the last outbox has written it.
 // An idle stream has no outbox.
 //
+// A stream that takes its bytes compressed is spliced ([Loop.Splice]): a frame for it is text with
+// up to two pieces of compressed bytes, of which a flush chooses the one that fits behind what the
+// stream has. netio knows nothing of compression but that, and the checksum of all text.
+//
 //	states of a stream:  open ──────────► ending ──────► closed ─► free
 //	                      │  End(reason)    │ outbox empty,   ▲
 //	                      │                 │ or deadline     │

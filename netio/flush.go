@@ -123,7 +123,11 @@ func (l *Loop) offer(slot Slot, s *stream) (offered int) {
 		return 0
 	}
 	first := len(l.vectors)
-	offered = l.offerFrames(l.outboxes.At(s.outbox))
+	if o := l.outboxes.At(s.outbox); s.flags&flagSpliced == 0 {
+		offered = l.offerFrames(o)
+	} else if offered = l.offerPieces(slot, s, o); offered == 0 {
+		return 0
+	}
 	s.flags |= flagOffered
 	l.batch = append(l.batch, transfer{slot: slot, fd: int(s.fd), vectors: l.vectors[first:len(l.vectors):len(l.vectors)], offered: offered})
 	return offered
@@ -195,11 +199,8 @@ func (l *Loop) settle(t *transfer) {
 		return
 	}
 	l.counters.BytesWritten += uint64(t.written)
-	if t.written > 0 {
-		s.lastWrite = l.tick
-	}
 	switch {
-	case l.advance(l.outboxes.At(s.outbox), uint32(t.written)):
+	case l.took(s, uint32(t.written)):
 		l.removeOutbox(s)
 		if s.state == stateEnding {
 			l.shut(s)
@@ -214,6 +215,18 @@ func (l *Loop) settle(t *transfer) {
 	default:
 		l.enlist(t.slot, s, Bulk)
 	}
+}
+
+// took takes written bytes off what a stream has waiting, and reports whether that is all.
+func (l *Loop) took(s *stream, written uint32) (empty bool) {
+	o := l.outboxes.At(s.outbox)
+	if s.flags&flagSpliced != 0 {
+		return l.advanceSpliced(s, o, written)
+	}
+	if written > 0 {
+		s.lastWrite = l.tick
+	}
+	return l.advance(o, written)
 }
 
 func vectorOf(bytes []byte) unix.Iovec {

@@ -36,6 +36,8 @@ func (k *tornKernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno) {
 		return 0, unix.EAGAIN
 	}
 	vectors = vectors[:1+k.random.IntN(len(vectors))]
+	last := &vectors[len(vectors)-1]
+	last.SetLen(1 + k.random.IntN(int(last.Len)))
 	return k.kernel.writev(fd, vectors)
 }
 

@@ -30,7 +30,7 @@ const (
 var ErrLoopClosed = errors.New("netio: the loop is closed")
 
 // Events is how a loop calls its owner. All functions run on the loop's goroutine and must not
-// block; all but Work are set for the life of the loop, and every one is required.
+// block; all but Work are set for the life of the loop, and every one but Encode is required.
 type Events struct {
 	// Adopted says that a parked connection is now the stream in slot. guest is what was given
 	// to [Loop.Adopt]. The first thing sent here is the first thing the peer reads.
@@ -50,6 +50,8 @@ type Events struct {
 	// Work does a bounded piece of what the owner has pending and reports whether more is left;
 	// it is called once a turn.
 	Work func() (more bool)
+	// Encode makes a piece of a spliced stream: see [Splice]. May be nil where none has a Source.
+	Encode func(source any, after bool) []byte
 	// Panicked is told of a panic in one of the above; the stream concerned, if there is one, has
 	// been closed with [ReasonBug].
 	Panicked func(value any, stack []byte)
@@ -88,7 +90,7 @@ type Stats struct {
 	OutboxBytes int64
 	// Ring says that many sockets are written to by one system call (io_uring).
 	Ring bool
-	// SlabBytes is the memory of slabs: streams, outboxes, chunks.
+	// SlabBytes is the memory of slabs: streams, outboxes, chunks, trails.
 	SlabBytes int
 	// Lag is how long the loop took to come to this question: what an event waits before the loop
 	// looks at it.
@@ -121,6 +123,9 @@ type Loop struct {
 	freeOutbox    uint32
 	highestOutbox uint32
 	outboxesInUse int
+	trails        Slab[trail]
+	freeTrail     uint32
+	highestTrail  uint32
 	chunks        Slab[chunk]
 	freeChunk     uint32
 	highestChunk  uint32
@@ -251,7 +256,7 @@ func (l *Loop) Stats(ctx context.Context) (Stats, error) {
 		for index := uint32(1); index <= l.highestOutbox; index++ {
 			s.OutboxBytes += int64(l.outboxes.At(index).queued)
 		}
-		s.SlabBytes = l.streams.Len()*streamSize + l.outboxes.Len()*outboxSize + l.chunks.Len()*chunkSize
+		s.SlabBytes = l.streams.Len()*streamSize + l.outboxes.Len()*outboxSize + l.chunks.Len()*chunkSize + l.trails.Len()*trailSize
 		answer <- s
 	})
 	if err != nil {

@@ -60,6 +60,7 @@ func startLoop(t testing.TB, options LoopOptions, k sys, fill func(o *owner)) *o
 		Closed:   func(s Slot, r Reason) { o.events.Closed(s, r) },
 		Mail:     func(m any) { o.events.Mail(m) },
 		Work:     func() bool { return o.events.Work() },
+		Encode:   func(source any, after bool) []byte { return o.events.Encode(source, after) },
 		Panicked: func(v any, stack []byte) { o.events.Panicked(v, stack) },
 	}, k)
 	if err != nil {
@@ -99,6 +100,9 @@ func TestStreamSizes(t *testing.T) {
 	}
 	if size := unsafe.Sizeof(outbox{}); size != outboxSize {
 		t.Errorf("an outbox takes %d bytes, not %d", size, outboxSize)
+	}
+	if size := unsafe.Sizeof(trail{}); size != trailSize {
+		t.Errorf("a trail takes %d bytes, not %d", size, trailSize)
 	}
 }
 

@@ -8,6 +8,7 @@ type Frame uint32
 // frame is a table entry: the bytes, and how many references there are to them.
 type frame struct {
 	bytes      []byte
+	splice     *Splice // what it is on a spliced stream; nil: the bytes
 	references uint32
 	nextFree   Frame
 	born       int64 // loop time at which the event came in; 0: not measured
@@ -36,15 +37,21 @@ const sheetBytes = 16 << 10
 // of the one before it end, so that a stream that takes several in a row gives them to the kernel
 // as one piece. A stream that keeps one such frame waiting keeps sheetBytes in memory.
 func (l *Loop) NewFanoutFrame(bytes []byte, born int64) Frame {
+	return l.NewFrame(l.onSheet(bytes), born)
+}
+
+// onSheet gives a copy of bytes that begins where the last one ended, or bytes themselves if they
+// are large.
+func (l *Loop) onSheet(bytes []byte) []byte {
 	if len(bytes) > sheetBytes/4 {
-		return l.NewFrame(bytes, born)
+		return bytes
 	}
 	if cap(l.sheet)-len(l.sheet) < len(bytes) {
 		l.sheet = make([]byte, 0, sheetBytes)
 	}
 	at := len(l.sheet)
 	l.sheet = append(l.sheet, bytes...)
-	return l.NewFrame(l.sheet[at:len(l.sheet):len(l.sheet)], born)
+	return l.sheet[at:len(l.sheet):len(l.sheet)]
 }
 
 // Release gives a reference back; the last one frees the bytes.
@@ -78,7 +85,7 @@ type outbox struct {
 	slot       Slot
 	head, tail uint32 // chunks
 	count      uint32 // frames queued
-	queued     uint32 // bytes not yet taken by the kernel
+	queued     uint32 // bytes not yet taken by the kernel; of a spliced stream, text of frames not yet wholly taken
 	written    uint32 // bytes of the first frame that the kernel has taken
 	progress   Tick   // when a whole frame last left, or the queue began
 	marked     Tick   // when the mark was set
@@ -165,7 +172,8 @@ func (l *Loop) SendBytes(slot Slot, bytes []byte) {
 	l.Release(f)
 }
 
-// Queued is how many bytes slot has waiting here; what the kernel holds is not among them.
+// Queued is how many bytes slot has waiting here, of a spliced stream how many bytes of text; what
+// the kernel holds is not among them.
 func (l *Loop) Queued(slot Slot) int {
 	s := l.streams.At(uint32(slot))
 	if s.outbox == 0 {
@@ -177,7 +185,7 @@ func (l *Loop) Queued(slot Slot) int {
 // Queue says what waits for one stream.
 type Queue struct {
 	Frames int
-	Bytes  int           // not yet taken by the kernel
+	Bytes  int           // not yet taken by the kernel; of a spliced stream, of text
 	Age    time.Duration // that something of it has waited at least, in whole [TickLength]s
 	Silent time.Duration // since a whole frame last left, or the queue began
 }
@@ -235,18 +243,23 @@ func (l *Loop) advance(o *outbox, n uint32) (empty bool) {
 			break
 		}
 		n -= uint32(len(entry.bytes))
-		if entry.born != 0 {
-			l.delivered(entry.born)
-		}
-		l.Release(f)
-		l.dropHead(o)
-		o.progress = l.tick
-		if o.ahead--; o.ahead == 0 {
-			o.marked, o.ahead = l.tick, o.count
-		}
+		l.frameLeft(o, f, entry)
 	}
 	o.written = n
 	return o.count == 0
+}
+
+// frameLeft takes the first frame, all of which the kernel has, off the queue.
+func (l *Loop) frameLeft(o *outbox, f Frame, entry *frame) {
+	if entry.born != 0 {
+		l.delivered(entry.born)
+	}
+	l.Release(f)
+	l.dropHead(o)
+	o.progress = l.tick
+	if o.ahead--; o.ahead == 0 {
+		o.marked, o.ahead = l.tick, o.count
+	}
 }
 
 // dropHead takes the first reference off the queue, and its chunk when that is used up.

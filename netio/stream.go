@@ -57,6 +57,7 @@ const (
 	flagBlocked                         // the socket took a short write; EPOLLOUT is armed
 	flagWatched                         // the owner wants to hear when the outbox is empty
 	flagOffered                         // is in the batch that is being flushed
+	flagSpliced                         // what is sent is text, put into a compressed stream: see [Loop.Splice]
 )
 
 // stream is all that an idle socket costs here. No pointers.
@@ -64,7 +65,7 @@ type stream struct {
 	fd         int32
 	generation uint32
 	outbox     uint32 // 0: nothing to write
-	lastWrite  Tick   // when bytes last left
+	lastWrite  Tick   // when bytes last left; of a spliced stream, the number of its trail, which knows that
 
 	timerNext, timerPrevious Slot
 	due                      Tick // 0: no timer
@@ -118,6 +119,7 @@ func (l *Loop) freeClosed() {
 		l.sys.epollControl(unix.EPOLL_CTL_DEL, int(s.fd), 0, 0)
 		l.sys.close(int(s.fd))
 		l.removeOutbox(s)
+		l.removeTrail(s)
 		if s.due != 0 {
 			l.removeTimer(slot, s)
 		}
@@ -150,7 +152,13 @@ func (l *Loop) Find(id ID) (Slot, bool) {
 func (l *Loop) Open(slot Slot) bool { return l.streams.At(uint32(slot)).state == stateOpen }
 
 // LastWrite is when bytes of slot last left for the kernel.
-func (l *Loop) LastWrite(slot Slot) Tick { return l.streams.At(uint32(slot)).lastWrite }
+func (l *Loop) LastWrite(slot Slot) Tick {
+	s := l.streams.At(uint32(slot))
+	if s.flags&flagSpliced != 0 {
+		return l.trailOf(s).lastWrite
+	}
+	return s.lastWrite
+}
 
 // Close ends slot at the end of this turn, whatever is still queued. [Events.Closed] is called
 // once, with the first reason given.

@@ -211,6 +211,12 @@ func (l *Loop) closed(slot Slot, s *stream) {
 	l.events.Closed(slot, s.reason)
 }
 
+// encode gives nil where the owner panics.
+func (l *Loop) encode(slot Slot, source any, after bool) []byte {
+	defer l.guard(slot)
+	return l.events.Encode(source, after)
+}
+
 func (l *Loop) mail(item any) {
 	defer l.guard(0)
 	l.events.Mail(item)
