@@ -142,7 +142,7 @@ func (s *sessions) unsubscribeFrom(slot netio.Slot, channel proto.Channel) bool 
 type Explanation struct {
 	Client     string               `json:"client"`
 	User       string               `json:"user,omitempty"` // empty: anonymous
-	Wire       string               `json:"wire"`           // sse, sse_plain, text or envelope
+	Wire       string               `json:"wire"`           // sse, sse_plain, text or envelope, with _gzip, _deflate or _packed behind it where it is compressed
 	State      string               `json:"state"`          // as in [StreamSummary]
 	Address    string               `json:"address,omitempty"`
 	Greeted    bool                 `json:"greeted"`    // connected was said

@@ -52,7 +52,11 @@ func (e *exposition) streams(s *snapshot) {
 }
 
 // formNames are the wire forms as metrics spell them.
-var formNames = [proto.FormCount]string{"sse", "sse_plain", "text", "envelope", "sse_without_id", "sse_plain_without_id"}
+var formNames = [proto.FormCount]string{
+	"sse", "sse_plain", "text", "envelope", "sse_without_id", "sse_plain_without_id",
+	"sse_gzip", "sse_plain_gzip", "sse_gzip_without_id", "sse_plain_gzip_without_id", "text_deflate", "envelope_deflate",
+	"sse_packed", "sse_plain_packed", "sse_packed_without_id", "sse_plain_packed_without_id", "text_packed", "envelope_packed",
+}
 
 func (e *exposition) events(s *snapshot) {
 	e.counter("millrace_events_total", s.hub.Events)

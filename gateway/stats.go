@@ -262,7 +262,7 @@ func (g *Gateway) Stats(ctx context.Context) (Stats, error) {
 		}
 	}
 	for form, delivered := range s.shards.Delivered {
-		if isSSE(proto.Form(form)) {
+		if proto.Form(form).IsSSE() {
 			stats.SSE.TotalEvents += delivered
 		} else {
 			stats.WebSocket.TotalEvents += delivered
@@ -295,8 +295,6 @@ func councilStats(s council.Stats) CouncilStats {
 	}
 	return stats
 }
-
-func isSSE(form proto.Form) bool { return form != proto.FormText && form != proto.FormEnvelope }
 
 func (s *snapshot) brokerStats(kind string) BrokerStats {
 	return BrokerStats{

@@ -10,43 +10,6 @@ import (
 	"unicode/utf8"
 )
 
-// Form is one way of writing an event on a wire.
-type Form uint8
-
-const (
-	// FormSSE is a Server-Sent Event for HTTP/1.1: one whole chunk, its head and tail included.
-	FormSSE Form = iota
-	// FormSSEPlain is a Server-Sent Event without a chunk around it, for HTTP/1.0.
-	FormSSEPlain
-	// FormText is a WebSocket text frame of the payload as it was published. A payload that could
-	// be taken for a word of the gateway's own (see [Reserved]) is in an envelope instead.
-	FormText
-	// FormEnvelope is a WebSocket text frame of {"type":"event","channel":C,"id":ID,"data":payload};
-	// without "id" where the event has none.
-	FormEnvelope
-	// FormSSEWithoutID is FormSSE but for the id line, which it leaves out: the receiver keeps the
-	// position that it had.
-	FormSSEWithoutID
-	// FormSSEPlainWithoutID is FormSSEPlain without the id line.
-	FormSSEPlainWithoutID
-	// FormCount is the number of forms, for tables indexed by Form.
-	FormCount
-)
-
-// WithoutID is the form that says the same but moves no client's position: for an event stream,
-// which has one position for all its channels, the form that leaves the id line out; for a
-// WebSocket, whose clients keep a position for each channel, the form itself.
-func (f Form) WithoutID() Form {
-	switch f {
-	case FormSSE:
-		return FormSSEWithoutID
-	case FormSSEPlain:
-		return FormSSEPlainWithoutID
-	default:
-		return f
-	}
-}
-
 // EventIDBytesMax bounds an event's id, in bytes: it travels in a request's head.
 const EventIDBytesMax = 512
 
@@ -96,9 +59,14 @@ type Event struct {
 	notice    bool   // a word of the gateway's own: never wrapped
 	ends      bool   // nothing follows it
 
+	number   uint64 // 0: the event must not be compressed
+	packOver int    // a payload of more bytes is packed
+
 	// forms holds what was written. Whoever comes first sets it; should two write at the same
 	// time, the second throws its bytes away, so that all streams share one slice.
-	forms [FormCount]atomic.Pointer[[]byte]
+	forms [formPlainCount]atomic.Pointer[[]byte]
+	// compressed is nil as long as nobody takes the event compressed.
+	compressed atomic.Pointer[compressed]
 }
 
 // NewEvent makes an event of what was published on channel, which is no wildcard. The payload is
@@ -290,20 +258,29 @@ func Member(payload []byte, name string) (value string, ok bool) {
 // Bytes returns the event as it goes on a wire in the given form, written when first asked for.
 // All callers share one slice per form, which nobody may change. form is below FormCount.
 func (e *Event) Bytes(form Form) []byte {
-	if written := e.forms[form].Load(); written != nil {
+	place := e.place(form)
+	if written := place.Load(); written != nil {
 		return *written
 	}
-	return e.write(form)
+	return e.write(form, place)
+}
+
+// place is where the bytes of a form are kept.
+func (e *Event) place(form Form) *atomic.Pointer[[]byte] {
+	if form < formPlainCount {
+		return &e.forms[form]
+	}
+	return &e.compression().forms[form-formPlainCount]
 }
 
 // write writes a form and returns the bytes that all share: its own, or those of whoever was
 // faster.
-func (e *Event) write(form Form) []byte {
+func (e *Event) write(form Form, place *atomic.Pointer[[]byte]) []byte {
 	bytes := e.encode(form)
-	if e.forms[form].CompareAndSwap(nil, &bytes) {
+	if place.CompareAndSwap(nil, &bytes) {
 		return bytes
 	}
-	return *e.forms[form].Load()
+	return *place.Load()
 }
 
 func (e *Event) encode(form Form) []byte {
@@ -335,9 +312,10 @@ func (e *Event) encode(form Form) []byte {
 		if e.notice {
 			return AppendFrame(nil, OpText, e.noticeWithID())
 		}
-		return e.encodeEnvelope()
+		return e.encodeEnvelope(e.payload)
+	default:
+		return e.encodeCompressed(form)
 	}
-	panic("proto: no such form: " + strconv.Itoa(int(form)))
 }
 
 // noticeWithID is the message, an object, with the id as its first field: what SSE says in a line of
@@ -350,10 +328,11 @@ func (e *Event) noticeWithID() []byte {
 	return append(dst, e.payload[1:]...) // the Append functions begin with the brace
 }
 
-// encodeEnvelope writes head and message into one allocation of the right size.
-func (e *Event) encodeEnvelope() []byte {
+// encodeEnvelope writes head and message, with data in the payload's place, into one allocation of
+// the right size.
+func (e *Event) encodeEnvelope(data []byte) []byte {
 	const frame = `{"type":"event","channel":"","id":"","data":}`
-	size := len(frame) + len(e.channel.name) + len(e.id) + len(e.payload)
+	size := len(frame) + len(e.channel.name) + len(e.id) + len(data)
 	var escapes []byte
 	if e.id != "" {
 		var room [64]byte
@@ -373,7 +352,7 @@ func (e *Event) encodeEnvelope() []byte {
 		dst = append(dst, ',')
 	}
 	dst = append(dst, `"data":`...)
-	dst = append(dst, e.payload...)
+	dst = append(dst, data...)
 	return append(dst, '}')
 }
 

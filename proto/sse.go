@@ -20,9 +20,9 @@ const (
 	retryLine   = "retry: "
 )
 
-// AppendSSE appends one event of an event stream (WHATWG HTML, 9.2.5), for FormSSE as one whole
-// HTTP/1.1 chunk (RFC 9112, 7.1), for FormSSEPlain as it is. Any other form is a mistake of the
-// caller and taken for FormSSEPlain.
+// AppendSSE appends one event of an event stream (WHATWG HTML, 9.2.5) for who takes events in form:
+// for FormSSE and what else is chunked as one whole HTTP/1.1 chunk (RFC 9112, 7.1), for FormSSEPlain
+// as it is, for a gzip form as text. A WebSocket's form is a mistake of the caller.
 //
 // Every CR, LF and CRLF of data starts a new data line, so that the receiver has data again with
 // line ends as LF; empty data arrives as an empty string. An empty id writes no id line: the
@@ -50,6 +50,7 @@ func AppendSSE(dst []byte, form Form, event, id string, data []byte) []byte {
 	if broken {
 		size += breaksGrowth(data)
 	}
+	form = forms[form].own
 	dst = appendChunkHead(dst, form, size)
 	if id != "" {
 		dst = append(dst, idLine...)
@@ -139,6 +140,7 @@ func appendChunkTail(dst []byte, form Form) []byte {
 // AppendSSEComment appends a comment, which a receiver ignores: it keeps proxies from timing
 // out, and changes no id. A CR, LF or NUL in comment becomes a space.
 func AppendSSEComment(dst []byte, form Form, comment string) []byte {
+	form = forms[form].own
 	dst = appendChunkHead(dst, form, len(commentLine)+len(comment)+2)
 	dst = append(dst, commentLine...)
 	for i := range len(comment) {
@@ -157,6 +159,7 @@ func AppendSSEComment(dst []byte, form Form, comment string) []byte {
 func AppendSSERetry(dst []byte, form Form, wait time.Duration) []byte {
 	var room [20]byte
 	digits := strconv.AppendInt(room[:0], max(wait.Milliseconds(), 0), 10)
+	form = forms[form].own
 	dst = appendChunkHead(dst, form, len(retryLine)+len(digits)+2)
 	dst = append(dst, retryLine...)
 	dst = append(dst, digits...)
@@ -185,10 +188,11 @@ func AppendSSEHead(dst []byte, http11 bool, extra []byte) []byte {
 	return append(dst, '\r', '\n')
 }
 
-// AppendSSEEnd appends what ends an event stream in order: for FormSSE the last, empty chunk
-// (RFC 9112, 7.1), for FormSSEPlain nothing, since there the end of the connection is the end.
+// AppendSSEEnd appends what ends an event stream in order: for one in chunks the last, empty chunk
+// (RFC 9112, 7.1), else nothing, since there the end of the connection is the end. A gzip stream is
+// ended by [AppendGzipEnd].
 func AppendSSEEnd(dst []byte, form Form) []byte {
-	if form != FormSSE {
+	if forms[form].own != FormSSE {
 		return dst
 	}
 	return append(dst, "0\r\n\r\n"...)

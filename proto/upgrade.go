@@ -56,8 +56,8 @@ func upgradeRequired(message string) *UpgradeError {
 	}
 }
 
-// CheckUpgrade judges a WebSocket handshake by RFC 6455, 4.2.1. Extensions are not looked at:
-// none is accepted. Origin, Host and subprotocols are the caller's to judge. It takes linear time
+// CheckUpgrade judges a WebSocket handshake by RFC 6455, 4.2.1. Extensions are for
+// [NegotiateDeflate]. Origin, Host and subprotocols are the caller's to judge. It takes linear time
 // and keeps strings of the request.
 func CheckUpgrade(r *http.Request) (Upgrade, *UpgradeError) {
 	if r.Method != http.MethodGet { // RFC 6455, 4.1: "MUST be GET"

@@ -66,6 +66,8 @@ const (
 
 	bitFinal  = 0x80
 	bitMasked = 0x80
+	// bitCompressed is RSV1, which permessage-deflate uses (RFC 7692, 6).
+	bitCompressed = 0x40
 	// The seven bits of length mean: this many bytes of length follow (RFC 6455, 5.2).
 	length16 = 126
 	length64 = 127
@@ -103,6 +105,26 @@ func AppendFrame(dst []byte, opcode Opcode, payload []byte) []byte {
 	dst = grow(dst, headerSize(len(payload))+len(payload))
 	dst = appendServerHeader(dst, opcode, len(payload))
 	return append(dst, payload...)
+}
+
+// AppendDeflateFrame appends one whole unmasked data frame whose payload is a compressed message
+// (RFC 7692, 6.1).
+func AppendDeflateFrame(dst []byte, opcode Opcode, payload []byte) []byte {
+	start := len(dst)
+	dst = AppendFrame(dst, opcode, payload)
+	dst[start] |= bitCompressed
+	return dst
+}
+
+// framePayload is the payload of one whole unmasked frame.
+func framePayload(frame []byte) []byte {
+	switch frame[1] {
+	case length16:
+		return frame[2+2:]
+	case length64:
+		return frame[2+8:]
+	}
+	return frame[2:]
 }
 
 // AppendMaskedFrame appends one whole frame masked with mask, as a client sends it (RFC 6455,

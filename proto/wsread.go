@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
+
+	"github.com/millrace/millrace/proto/deflate"
 )
 
 // emptyFragmentsMax bounds the fragments without payload in one message: they cost a sender
@@ -44,6 +46,7 @@ var (
 	errText            = &ProtocolError{CloseNotUTF8, "text is not UTF-8"}
 	errTooBig          = &ProtocolError{CloseTooBig, "message too big"}
 	errEmptyFragments  = &ProtocolError{CloseTooBig, "too many empty fragments"}
+	errCompressed      = &ProtocolError{CloseProtocolError, "message not compressed as RFC 7692 says"}
 )
 
 // Message is what a peer said: a whole text or binary message, or a control frame.
@@ -77,6 +80,10 @@ type frameHeader struct {
 type MessageReader struct {
 	// ClientSide reads what a server sends: frames must be unmasked instead of masked.
 	ClientSide bool
+	// Inflater, where it is not nil, says that permessage-deflate was agreed on, and undoes it. Many
+	// readers may share one; the data of a compressed message is then valid until the next message
+	// of any of them.
+	Inflater *deflate.Inflater
 
 	// The frame at hand: the part of its header that came, then, once inFrame, how much of its
 	// payload came.
@@ -87,10 +94,11 @@ type MessageReader struct {
 	received    uint64
 
 	// The message at hand. opcode is 0 where there is none.
-	opcode  Opcode
-	empty   uint8 // fragments without payload
-	checked int   // bytes of message that are whole UTF-8 characters
-	message []byte
+	opcode     Opcode
+	compressed bool  // its first frame said so
+	empty      uint8 // fragments without payload
+	checked    int   // bytes of message that are whole UTF-8 characters
+	message    []byte
 
 	// control is the payload of a control frame that came in pieces, perhaps inside a message.
 	control []byte
@@ -129,6 +137,11 @@ func (r *MessageReader) Next(b []byte, maxBytes int) (m Message, rest []byte, er
 		b = b[len(part):]
 		if m, r.failure = r.readPayload(part); r.failure != nil {
 			return Message{}, nil, r.failure
+		}
+		if r.compressed && (m.Op == OpText || m.Op == OpBinary) {
+			if m.Data, r.failure = r.inflate(m, maxBytes); r.failure != nil {
+				return Message{}, nil, r.failure
+			}
 		}
 		if m.Op != 0 || len(b) == 0 {
 			return m, b, nil
@@ -200,7 +213,7 @@ func (r *MessageReader) parseHeader(text []byte, maxBytes int) (size int, failur
 	}
 	// RFC 6455, 10.4 asks for a limit on messages, put together from fragments as well. The length
 	// is only compared, never allocated.
-	if maxBytes > 0 && r.frame.opcode&0x8 == 0 && r.frame.length > uint64(max(maxBytes-len(r.message), 0)) {
+	if maxBytes > 0 && r.frame.opcode&0x8 == 0 && r.frame.length > uint64(max(r.payloadMax(maxBytes)-len(r.message), 0)) {
 		return 0, errTooBig
 	}
 	if r.frame.masked {
@@ -212,8 +225,39 @@ func (r *MessageReader) parseHeader(text []byte, maxBytes int) (size int, failur
 	return size, nil
 }
 
+// payloadMax bounds the bytes of a message as it was sent. Text that cannot be compressed grows by a
+// little, and what counts is the text.
+func (r *MessageReader) payloadMax(maxBytes int) int {
+	if r.compressed {
+		return maxBytes + maxBytes>>10 + 32
+	}
+	return maxBytes
+}
+
+// inflate gives the text of a compressed message, of which no more is ever made than is allowed.
+func (r *MessageReader) inflate(m Message, maxBytes int) ([]byte, *ProtocolError) {
+	r.compressed = false
+	text, err := r.Inflater.Message(m.Data, max(maxBytes, 0))
+	switch {
+	case errors.Is(err, deflate.ErrTooLarge):
+		return nil, errTooBig
+	case err != nil:
+		return nil, errCompressed
+	case m.Op == OpText && !utf8.Valid(text): // RFC 6455, 8.1
+		return nil, errText
+	}
+	return text, nil
+}
+
+// rsv1 is the reserved bit that says that a message is compressed (RFC 7692, 6), as [ws.Header] has it.
+const rsv1 = 4
+
 // checkHeader judges the first two bytes of a header; the length so far is their seven bits.
 func (r *MessageReader) checkHeader(reservedBits byte) *ProtocolError {
+	// RFC 7692, 6.1: only the first frame of a data message has it.
+	if r.Inflater != nil && reservedBits == rsv1 && (r.frame.opcode == OpText || r.frame.opcode == OpBinary) && r.opcode == 0 {
+		r.compressed, reservedBits = true, 0
+	}
 	state := ws.StateServerSide
 	if r.ClientSide {
 		state = ws.StateClientSide
@@ -286,7 +330,7 @@ func (r *MessageReader) readPayload(part []byte) (Message, *ProtocolError) {
 		return controlMessage(r.frame.opcode, part)
 	}
 	if first && whole && r.frame.final && r.opcode == 0 { // the common case: nothing is kept
-		if r.frame.opcode == OpText && !utf8.Valid(part) { // RFC 6455, 8.1
+		if r.frame.opcode == OpText && !r.compressed && !utf8.Valid(part) { // RFC 6455, 8.1
 			return Message{}, errText
 		}
 		return Message{Op: r.frame.opcode, Data: part}, nil
@@ -306,7 +350,7 @@ func (r *MessageReader) readFragment(part []byte, whole bool) (Message, *Protoco
 		}
 	}
 	done := whole && r.frame.final
-	if r.opcode == OpText { // RFC 6455, 5.6 and 8.1: the whole message is UTF-8, not each fragment
+	if r.opcode == OpText && !r.compressed { // RFC 6455, 5.6 and 8.1: the whole message is UTF-8, not each fragment
 		size, ok := wholeCharacters(r.message[r.checked:])
 		r.checked += size
 		if !ok || done && r.checked != len(r.message) {
