@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/council"
@@ -20,6 +21,7 @@ func newChannelRules(policy *access.Policy) (*channelRules, error) {
 	all := &channelRules{byType: make(map[string]*hub.Rules)}
 	add := func(typ string) (*hub.Rules, error) {
 		rules := rulesOf(policy.Namespace(typ))
+		rules.Compress = policy.Compresses(typ)
 		if err := rules.Check(); err != nil {
 			return nil, fmt.Errorf("namespaces.%s: %w", typ, err)
 		}
@@ -28,7 +30,8 @@ func newChannelRules(policy *access.Policy) (*channelRules, error) {
 	all.byType[access.CouncilType] = &hub.Rules{Kind: broker.Log, Ends: council.IsComplete, MaxBytes: councilEntryBytesMax}
 	all.byType[access.CouncilsType] = &hub.Rules{Kind: broker.Plain}
 	var err error
-	for _, typ := range policy.Types() {
+	// A personal type behaves otherwise than the other types without a namespace.
+	for _, typ := range slices.Concat(policy.Types(), policy.PersonalTypes()) {
 		if all.byType[typ], err = add(typ); err != nil {
 			return nil, err
 		}
@@ -60,7 +63,8 @@ func isKeyed(kind broker.Kind) bool { return kind == broker.State || kind == bro
 
 func rulesOf(n *access.Namespace) *hub.Rules {
 	rules := &hub.Rules{
-		IDField: n.IDField, Throttle: n.Throttle, Batch: n.Batch, Conflate: n.Conflate, ConflateBy: n.ConflateBy,
+		CompressOver: *n.CompressOver,
+		IDField:      n.IDField, Throttle: n.Throttle, Batch: n.Batch, Conflate: n.Conflate, ConflateBy: n.ConflateBy,
 	}
 	switch n.Mode {
 	case access.Log:

@@ -91,16 +91,17 @@ func (s *Shard) beginEvents(slot netio.Slot, m *member, b *behind, r *record) {
 	s.set(b, r, recordJoined)
 	r.after = orderAt(newest)
 	has := r.from.Order
+	form := m.form.WithoutID() // a client that gets no further has to come back for all channels
+	var before proto.Text
 	for _, p := range missed {
-		// Without an id: a client that gets no further has to come back for all channels.
-		if !s.offer(slot, p.event, m.form.WithoutID(), 0) {
+		if !s.offer(slot, p.event, form, 0, before) {
 			r.after = orderAt(has)
 			s.set(b, r, recordDropping)
 			s.counters.Dropped += uint64(len(missed) - r.count)
 			s.loop.WatchDrain(slot)
 			break
 		}
-		has = p.order
+		has, before = p.order, textOf(p.event, form)
 		r.count++
 		s.counters.Replayed++
 	}
@@ -154,10 +155,16 @@ func (s *Shard) baseID(m *member, b *behind, c *channel) string {
 // an id.
 func (s *Shard) say(slot netio.Slot, m *member, name, id string, json []byte) {
 	if id == "" || m.form.WithoutID() == m.form {
-		s.loop.SendBytes(slot, proto.AppendMessage(nil, m.form, name, json))
+		s.sendOwn(slot, m, proto.AppendMessage(nil, m.form, name, json))
 		return
 	}
-	s.loop.SendBytes(slot, proto.AppendSSE(nil, m.form, name, id, json))
+	s.sendOwn(slot, m, proto.AppendSSE(nil, m.form, name, id, json))
+}
+
+func (s *Shard) sendOwn(slot netio.Slot, m *member, text []byte) {
+	f := s.OwnFrame(m.form, text)
+	s.loop.Send(slot, f, netio.Express)
+	s.loop.Release(f)
 }
 
 // settle drops a joined record if no walk will come that it must keep from its stream.
@@ -191,9 +198,10 @@ func (s *Shard) sendGap(slot netio.Slot, m *member, r *record, reason proto.GapR
 	r.owed = false
 }
 
-// offer queues an event for one stream within its budget.
-func (s *Shard) offer(slot netio.Slot, event *proto.Event, form proto.Form, born int64) (taken bool) {
-	f := s.loop.NewFrame(event.Bytes(form), born)
+// offer queues an event for one stream within its budget. before is what it may follow on, if that
+// is known.
+func (s *Shard) offer(slot netio.Slot, event *proto.Event, form proto.Form, born int64, before proto.Text) (taken bool) {
+	f := s.frame(event, form, born, false, before)
 	taken = s.loop.Offer(slot, f, netio.Bulk, s.budget)
 	s.loop.Release(f)
 	if taken {
@@ -209,7 +217,7 @@ func (s *Shard) sendValue(slot netio.Slot, m *member, r *record) (taken bool) {
 	now, known := s.hub.directory.standing(s.text(c))
 	begins := r.from != nil
 	if known && orderAt(now.order) != r.after && (now.event != nil || !begins) {
-		if !s.offer(slot, s.valueEvent(c, now), m.form, 0) {
+		if !s.offer(slot, s.valueEvent(c, now), m.form, 0, proto.Text{}) {
 			s.loop.WatchDrain(slot)
 			return false
 		}

@@ -58,7 +58,7 @@ func (s *Shard) sendNewest(slot netio.Slot, m *member, r *record) bool {
 		return s.sendValue(slot, m, r)
 	}
 	for len(r.newest) > 0 {
-		if !s.offer(slot, r.newest[0].event, m.form.WithoutID(), r.newest[0].born) {
+		if !s.offer(slot, r.newest[0].event, m.form.WithoutID(), r.newest[0].born, proto.Text{}) {
 			s.loop.WatchDrain(slot)
 			return false
 		}
@@ -156,8 +156,10 @@ func (s *Shard) releasePast(q *pastQueue) {
 func (s *Shard) pastFrames(p *past, form proto.Form) []netio.Frame {
 	q := &s.pasts
 	if q.frames[form] == nil {
+		var before proto.Text
 		for _, entry := range p.entries {
-			q.frames[form] = append(q.frames[form], s.loop.NewFrame(entry.event.Bytes(form), 0))
+			q.frames[form] = append(q.frames[form], s.frame(entry.event, form, 0, false, before))
+			before = textOf(entry.event, form)
 		}
 	}
 	return q.frames[form]

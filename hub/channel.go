@@ -276,6 +276,7 @@ func (s *Shard) freeIfUnwanted(index uint32) {
 	if c.kind == broker.Log {
 		delete(s.flows, index)
 	}
+	s.last.forget(index)
 	*c = channel{name: names.Place(s.freeChannel)}
 	s.freeChannel = index
 	s.counters.Channels--

@@ -85,12 +85,16 @@ func newHarness(t testing.TB, loops int, change func(*Options)) *harness {
 			one := guest.(*stream)
 			one.slot = slot
 			shard.Join(slot, one.form)
+			if one.form.IsGzip() {
+				shard.loop.Splice(slot, nil)
+				shard.loop.SendBytes(slot, proto.AppendGzipStart(nil, one.form, nil))
+			}
 		}
 		loop, err := netio.NewLoop(netio.LoopOptions{Index: index, StallLimit: time.Hour}, netio.Events{
 			Adopted: adopted, Received: func(netio.Slot, []byte) {}, Timer: func(netio.Slot) {},
 			Drained: shard.Drained,
 			Closed:  func(slot netio.Slot, _ netio.Reason) { shard.Leave(slot) },
-			Mail:    shard.Mail, Work: shard.Work,
+			Mail:    shard.Mail, Work: shard.Work, Encode: EncodePiece,
 			Panicked: func(value any, stack []byte) { t.Errorf("panic on the loop: %v\n%s", value, stack) },
 		})
 		if err != nil {

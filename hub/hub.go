@@ -107,6 +107,7 @@ type Hub struct {
 	// the directory, then rings or schedule.
 	publish sync.Mutex
 	order   uint64
+	texts   atomic.Uint64           // events that may be compressed, so far: their numbers
 	told    atomic.Uint64           // the last number whose hand-over is complete; written under publish
 	delay   *hdrhistogram.Histogram // microseconds from the publisher's timestamp to here
 
@@ -215,6 +216,7 @@ func (h *Hub) handOver(channel proto.Channel, rules *Rules, payload []byte, rece
 	if err != nil {
 		return "", h.drop(dropReasonOf(err), fmt.Errorf("event on %s: %w", channel.Name(), err))
 	}
+	h.allowCompression(event, rules)
 	h.order++
 	h.events.Add(1)
 	if published, ok := event.Timestamp(); ok {

@@ -35,6 +35,11 @@ type Rules struct {
 	Ends func(payload []byte) bool
 	// MaxBytes bounds a payload in place of Options.MaxEventBytes. 0: that one counts.
 	MaxBytes int
+	// Compress lets those who take events compressed get them shorter; without it compressed streams
+	// carry them as they are. CompressOver is the size in bytes above which a payload is packed for
+	// those who want that ([proto.FormTextPacked]).
+	Compress     bool
+	CompressOver int
 }
 
 // Replay bounds the memory of one channel of events.

@@ -41,6 +41,7 @@ type Shard struct {
 	behind  map[netio.Slot]*behind     // the streams that have records
 	tickets uint64
 	pasts   pastQueue
+	last    lastTexts // of channels that somebody takes as a gzip stream
 	lost    []crowded // channels that many hear, since the last loss that was told
 
 	untold   atomic.Bool // set by posters: something could not be told to this loop

@@ -59,6 +59,7 @@ func (h *Hub) handOverValue(channel proto.Channel, payload []byte, received time
 	if err != nil {
 		return h.drop(dropReasonOf(err), fmt.Errorf("value of %s: %w", channel.Name(), err))
 	}
+	h.allowCompression(event, h.options.RulesOf(channel.Type()))
 	h.order++
 	next := standing{order: h.order}
 	if payload != nil {
@@ -159,5 +160,6 @@ func (h *Hub) logEvent(channel proto.Channel, entry broker.Entry, horizon uint64
 		return nil, h.drop(dropReasonOf(err), fmt.Errorf("entry %d-%d of %s: %w",
 			entry.Position.Milliseconds, entry.Position.Sequence, channel.Name(), err))
 	}
+	h.allowCompression(event, h.options.RulesOf(channel.Type()))
 	return event, nil
 }

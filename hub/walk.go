@@ -289,20 +289,21 @@ func (s *Shard) formOf(w *walk, slot netio.Slot, m *member) proto.Form {
 }
 
 func (s *Shard) encode(w *walk, form proto.Form) netio.Frame {
-	switch {
-	case w.event != nil && w.lane == netio.Bulk:
-		return s.loop.NewFanoutFrame(w.event.Bytes(form), w.born)
-	case w.event != nil:
-		return s.loop.NewFrame(w.event.Bytes(form), w.born)
+	if w.event == nil {
+		return s.OwnFrame(form, proto.AppendMessage(nil, form, "gap", w.gap))
 	}
-	return s.loop.NewFrame(proto.AppendMessage(nil, form, "gap", w.gap), 0)
+	return s.frame(w.event, form, w.born, w.lane == netio.Bulk, s.last.of(w.exact, form))
 }
 
 // finish lets go of what w held.
 func (s *Shard) finish(w *walk) {
-	for _, f := range w.frames {
-		if f != 0 {
-			s.loop.Release(f)
+	for form, f := range w.frames {
+		if f == 0 {
+			continue
+		}
+		s.loop.Release(f)
+		if form := proto.Form(form); form.IsGzip() && w.event != nil {
+			s.last.keep(w.exact, form, w.event.Text(form))
 		}
 	}
 	for _, index := range [...]uint32{w.exact, w.wildcard} {

@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"bytes"
 	"encoding/base64"
 	"strconv"
 	"sync/atomic"
@@ -49,6 +50,14 @@ func (e *Event) Text(form Form) Text {
 		}
 	}
 	return text
+}
+
+// Tail gives the text without what no piece that follows on it can refer to, so that it may be kept.
+func (t Text) Tail() Text {
+	if len(t.Bytes) > 2*deflate.DictionaryBytesMax {
+		t.Bytes = bytes.Clone(t.Bytes[len(t.Bytes)-deflate.DictionaryBytesMax:])
+	}
+	return t
 }
 
 // Piece is an event on its way into gzip streams: a form of it, and the text before it on which its
@@ -193,14 +202,14 @@ func AppendGzipEnd(dst []byte, form Form, sum, length uint32) []byte {
 	return dst
 }
 
-// appendGzipChunk puts a chunk around bytes of a gzip stream (RFC 9112, 7.1), where there are chunks.
-func appendGzipChunk(dst []byte, form Form, bytes []byte) []byte {
+// appendGzipChunk puts a chunk around a piece of a gzip stream (RFC 9112, 7.1), where there are chunks.
+func appendGzipChunk(dst []byte, form Form, piece []byte) []byte {
 	if !form.chunked() {
-		return append(dst, bytes...)
+		return append(dst, piece...)
 	}
-	dst = grow(dst, len(bytes)+chunkOverhead(FormSSE, len(bytes)))
-	dst = strconv.AppendUint(dst, uint64(len(bytes)), 16)
+	dst = grow(dst, len(piece)+chunkOverhead(FormSSE, len(piece)))
+	dst = strconv.AppendUint(dst, uint64(len(piece)), 16)
 	dst = append(dst, '\r', '\n')
-	dst = append(dst, bytes...)
+	dst = append(dst, piece...)
 	return append(dst, '\r', '\n')
 }

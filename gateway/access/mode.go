@@ -34,6 +34,9 @@ const (
 	// PaceMin and PaceMax bound the intervals of throttle and batch.
 	PaceMin = time.Millisecond
 	PaceMax = time.Minute
+	// CompressOverDefault and CompressOverMax are bytes of a payload.
+	CompressOverDefault = 1024
+	CompressOverMax     = 64 << 20
 	// fieldBytesMax bounds the name of a member of payloads.
 	fieldBytesMax = 128
 )
@@ -103,6 +106,9 @@ func (n *Namespace) validateBounds(wrong complain) {
 	}
 	if n.MaxLen != nil && (*n.MaxLen < 0 || *n.MaxLen > MaxLenMax) {
 		wrong("maxlen", "%d is not possible; use 0 (no bound) to %d entries", *n.MaxLen, MaxLenMax)
+	}
+	if over := n.CompressOver; over != nil && (*over < 0 || *over > CompressOverMax) {
+		wrong("compress_over", "%d is not possible; use 0 (every payload) to %d bytes", *over, CompressOverMax)
 	}
 	for _, pace := range []struct {
 		key      string

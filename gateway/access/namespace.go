@@ -89,6 +89,12 @@ type Namespace struct {
 	// ConflateBy names a member of the payload: a client that lags gets the newest event for each
 	// value of it. Needs Conflate.
 	ConflateBy string `yaml:"conflate_by,omitempty" json:"conflate_by,omitempty"`
+	// Compress says whether events may be made shorter for clients that take them compressed, which
+	// lets whoever sees how long they are guess at what they hold. Nil: see [Policy.Compresses].
+	Compress *bool `yaml:"compress,omitempty" json:"compress,omitempty"`
+	// CompressOver is the size in bytes above which a payload is compressed for a client that came
+	// with ?compress=envelope. Nil: 1024.
+	CompressOver *int `yaml:"compress_over,omitempty" json:"compress_over,omitempty"`
 	// Webhook must be there with access webhook, and only then.
 	Webhook *Webhook `yaml:"webhook,omitempty" json:"webhook,omitempty"`
 	// LocalFirst gives own events to own subscribers before Redis has them.
@@ -225,6 +231,14 @@ func (n Namespace) completed() *Namespace {
 	n.completeMode()
 	n.Access = cmp.Or(n.Access, None)
 	n.OnDenied = cmp.Or(n.OnDenied, CloseOnDenied)
+	if n.Compress != nil {
+		n.Compress = new(*n.Compress)
+	}
+	if n.CompressOver == nil {
+		n.CompressOver = new(CompressOverDefault)
+	} else {
+		n.CompressOver = new(*n.CompressOver)
+	}
 	if n.Webhook != nil {
 		webhook := *n.Webhook
 		webhook.Timeout = cmp.Or(webhook.Timeout, WebhookTimeoutDefault)

@@ -157,10 +157,18 @@ func (p *Policy) warn(logger *slog.Logger) {
 		}
 	}
 	for _, typ := range slices.Sorted(maps.Keys(p.namespaces)) {
+		if namespace := p.namespaces[typ]; namespace.Compress != nil && *namespace.Compress && isRestricted(namespace.Access) {
+			logger.Warn("compress makes events shorter whose length may tell of what only some may know", "type", typ, "access", string(namespace.Access))
+		}
 		if namespace := p.namespaces[typ]; namespace.Access == Owner && namespace.Parts == 0 {
 			logger.Warn("TYPE:ID and TYPE:ID:USER both belong to the user named last: set the namespace's parts to 2 or 3, or an id may be taken for a user", "type", typ)
 		}
 	}
+}
+
+// isRestricted reports whether some users may hear what others may not.
+func isRestricted(access Access) bool {
+	return access == Owner || access == Token || access == ByWebhook
 }
 
 // Namespace gives the namespace of a type, the default one for a type without its own. It is
@@ -192,6 +200,27 @@ func (p *Policy) Asks() bool { return p.asks }
 // NeedsToken reports whether a webhook is to receive the users' tokens, so that identities must
 // keep them (KeepToken of package auth's Options).
 func (p *Policy) NeedsToken() bool { return p.needsToken }
+
+// Compresses reports whether events of a type may be made shorter for clients that take them
+// compressed. Where the namespace does not say, those are that many may hear: public, or for every
+// user, or anything where there is no authentication; but not what belongs to one user, or is given
+// out by tokens or a webhook, lest the length of a secret beside a text of somebody else's tell of it.
+func (p *Policy) Compresses(typ string) bool {
+	namespace := p.Namespace(typ)
+	switch {
+	case namespace.Compress != nil:
+		return *namespace.Compress
+	case slices.Contains(p.personal, typ):
+		return false
+	case namespace.Access == Public || namespace.Access == User:
+		return true
+	default:
+		return namespace.Access == None && !p.authenticated
+	}
+}
+
+// PersonalTypes gives the types of which every user has a channel without asking. It is only read.
+func (p *Policy) PersonalTypes() []string { return p.personal }
 
 // PersonalChannels gives the names of the user's own channels, which [proto.ParseChannel] takes, in
 // a slice that is the caller's. A user whose id can't be a part of a channel's name has none, and

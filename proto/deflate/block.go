@@ -7,6 +7,9 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
+// DictionaryBytesMax is how much of the end of a dictionary [AppendBlock] looks at.
+const DictionaryBytesMax = 8 << 10
+
 const (
 	// storedBytesMax is how much one stored block holds (RFC 1951, 3.2.4).
 	storedBytesMax = 1<<16 - 1
@@ -25,8 +28,8 @@ func (s *sink) Write(p []byte) (int, error) {
 }
 
 // AppendBlock appends text as blocks that begin and end at a whole byte, none of which is the last
-// of its stream. They may refer to dictionary, of which the last 8 KiB are looked at and which must
-// be what stands right before them; with none they refer to nothing outside of themselves. They
+// of its stream. They may refer to the last [DictionaryBytesMax] bytes of dictionary, which must be
+// what stands right before them; with none they refer to nothing outside of themselves. They
 // are never longer than text stored as it is.
 func AppendBlock(dst, text, dictionary []byte) []byte {
 	start := len(dst)
