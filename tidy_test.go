@@ -43,7 +43,7 @@ var layers = map[string][]string{
 	"council":                {"proto"},
 	"gateway/auth":           {"proto", "gateway/access"},
 	"gateway/access":         {"proto", "gateway/auth"},
-	"gateway":                {"proto", "broker", "hub", "netio", "web", "council", "gateway/auth", "gateway/access"},
+	"gateway":                {"proto", "proto/deflate", "broker", "hub", "netio", "web", "council", "gateway/auth", "gateway/access"},
 	"cmd/millrace":           {"proto", "broker", "hub", "netio", "gateway", "gateway/auth", "gateway/access", "bench", "examples/workers/crew", "examples/workers/titancore"},
 	"bench":                  {"proto", "netio"},
 	"bench/peers/centrifuge": {},

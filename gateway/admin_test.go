@@ -122,7 +122,7 @@ func TestDisconnect(t *testing.T) {
 		other.conn.Close()
 	})
 	within(t, patience, "all are counted", func() bool {
-		return h.metrics(t)[`millrace_streams_ended_total{reason="disconnected"}`] == 12
+		return h.metrics(t)[`millrace_streams_ended_total{reason="disconnected"}`] == float64(3*len(everyWire))
 	})
 }
 

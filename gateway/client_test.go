@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/millrace/millrace/proto"
+	"github.com/millrace/millrace/proto/deflate"
 )
 
 // wire is one way for a stream to come; end-to-end cases run on all of them.
@@ -22,16 +24,24 @@ type wire struct {
 	websocket bool
 	envelope  bool
 	version   string // of HTTP
+	zipped    bool   // SSE: as a gzip stream; WebSocket: with permessage-deflate
 }
 
+// isRaw says whether events come as they were published.
+func (w wire) isRaw() bool { return w.websocket && !w.envelope }
+
 var (
-	sse        = wire{name: "SSE", version: "1.1"}
-	sse10      = wire{name: "SSE on HTTP 1.0", version: "1.0"}
-	raw        = wire{name: "WebSocket", websocket: true, version: "1.1"}
-	enveloped  = wire{name: "WebSocket envelope", websocket: true, envelope: true, version: "1.1"}
-	everyWire  = []wire{sse, sse10, raw, enveloped}
-	sseWires   = []wire{sse, sse10}
-	webSockets = []wire{raw, enveloped}
+	sse               = wire{name: "SSE", version: "1.1"}
+	sse10             = wire{name: "SSE on HTTP 1.0", version: "1.0"}
+	raw               = wire{name: "WebSocket", websocket: true, version: "1.1"}
+	enveloped         = wire{name: "WebSocket envelope", websocket: true, envelope: true, version: "1.1"}
+	sseGzip           = wire{name: "SSE gzip", version: "1.1", zipped: true}
+	sse10Gzip         = wire{name: "SSE gzip on HTTP 1.0", version: "1.0", zipped: true}
+	deflated          = wire{name: "WebSocket deflate", websocket: true, version: "1.1", zipped: true}
+	envelopedDeflated = wire{name: "WebSocket deflate envelope", websocket: true, envelope: true, version: "1.1", zipped: true}
+	sseWires          = []wire{sse, sse10, sseGzip, sse10Gzip}
+	webSockets        = []wire{raw, enveloped, deflated, envelopedDeflated}
+	everyWire         = slices.Concat(sseWires, webSockets)
 )
 
 func onEvery(t *testing.T, wires []wire, test func(t *testing.T, w wire)) {
@@ -71,6 +81,13 @@ func (w wire) request(v visit) string {
 	}
 	if query != "" {
 		target += "?" + query
+	}
+	if w.zipped {
+		header := "Accept-Encoding: gzip"
+		if w.websocket {
+			header = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+		}
+		v.header = append(v.header[:len(v.header):len(v.header)], header)
 	}
 	if w.websocket {
 		return handshake(target, v.header...)
@@ -130,6 +147,7 @@ type stream struct {
 	conn     *net.TCPConn
 	reader   *bufio.Reader
 	response *http.Response
+	unzipped *unzipped // of a gzip stream
 
 	decoder  proto.SSEDecoder
 	comments int
@@ -169,6 +187,12 @@ func hear(t testing.TB, w wire, conn *net.TCPConn) *stream {
 	if s.response, err = http.ReadResponse(s.reader, &http.Request{Method: "GET"}); err != nil {
 		t.Fatalf("no answer on %s: %v", w.name, err)
 	}
+	switch {
+	case s.response.Header.Get("Content-Encoding") == "gzip":
+		s.unzipped = unzip(t, s)
+	case s.response.Header.Get("Sec-WebSocket-Extensions") != "":
+		s.messages.Inflater = &deflate.Inflater{}
+	}
 	return s
 }
 
@@ -195,6 +219,9 @@ func (s *stream) wantOpen(t testing.TB) {
 	if s.response.StatusCode != status {
 		body, _ := io.ReadAll(s.response.Body)
 		t.Fatalf("%s answered %d, want %d: %s", s.wire.name, s.response.StatusCode, status, body)
+	}
+	if compressed := s.unzipped != nil || s.messages.Inflater != nil; compressed != s.wire.zipped {
+		t.Fatalf("%s was answered with %v", s.wire.name, s.response.Header)
 	}
 }
 
@@ -255,8 +282,7 @@ func (s *stream) nextEvent(limit time.Duration) (heard, error) {
 			s.comments++
 			return heard{kind: heardComment, id: s.decoder.LastID}, nil
 		}
-		_ = s.conn.SetReadDeadline(time.Now().Add(limit))
-		n, err := s.response.Body.Read(s.room)
+		n, err := s.readBody(limit)
 		s.decoder.Feed(s.room[:n])
 		if n == 0 && err != nil {
 			return heard{}, err
@@ -297,7 +323,7 @@ func (s *stream) nextMessage(limit time.Duration) (heard, error) {
 
 // understand tells the gateway's own words from events, raw and in envelopes.
 func (s *stream) understand(text string) (heard, error) {
-	if s.wire == raw && !strings.Contains(text, `type"`) {
+	if s.wire.isRaw() && !strings.Contains(text, `type"`) {
 		return heard{kind: heardEvent, text: text}, nil
 	}
 	var told struct {
@@ -404,6 +430,15 @@ func (s *stream) send(t testing.TB, bytes []byte) {
 	}
 }
 
+// readBody reads a part of an event stream into room.
+func (s *stream) readBody(limit time.Duration) (int, error) {
+	if s.unzipped != nil {
+		return s.unzipped.read(s.room, limit)
+	}
+	_ = s.conn.SetReadDeadline(time.Now().Add(limit))
+	return s.response.Body.Read(s.room)
+}
+
 func masked(opcode proto.Opcode, payload string) []byte {
 	return proto.AppendMaskedFrame(nil, opcode, []byte(payload), mask)
 }
@@ -411,6 +446,12 @@ func masked(opcode proto.Opcode, payload string) []byte {
 // command sends one command.
 func (s *stream) command(t testing.TB, text string) {
 	t.Helper()
+	if payload, shorter := deflate.AppendMessage(nil, []byte(text)); shorter && s.messages.Inflater != nil {
+		frame := masked(proto.OpText, string(payload))
+		frame[0] |= 0x40 // RFC 7692, 6: RSV1
+		s.send(t, frame)
+		return
+	}
 	s.send(t, masked(proto.OpText, text))
 }
 

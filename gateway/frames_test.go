@@ -115,8 +115,10 @@ func TestHandshakes(t *testing.T) {
 		"ours in a line of its own":       {[]string{"Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: millrace.v1"}, "millrace.v1", 101},
 		"200 with spaces":                 {[]string{"Sec-WebSocket-Protocol: " + strings.Join(many, "   ,   ")}, "", 101},
 		"one that is no token":            {[]string{"Sec-WebSocket-Protocol: a b"}, "", 400},
-		"deflate":                         {[]string{"Sec-WebSocket-Extensions: permessage-deflate"}, "", 101},
-		"deflate with impossible windows": {[]string{"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=7, permessage-deflate; client_max_window_bits=16; x=\"y"}, "", 101},
+		"deflate, taken":                  {[]string{"Sec-WebSocket-Extensions: permessage-deflate"}, "", 101},
+		"deflate, taken as browsers do":   {[]string{"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"}, "", 101},
+		"deflate with impossible windows": {[]string{"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=7, permessage-deflate; client_max_window_bits=16; x=\"y\""}, "", 101},
+		"extensions that are no list":     {[]string{"Sec-WebSocket-Extensions: permessage-deflate; x=\"y"}, "", 400},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := h.knock(t, raw, visit{header: row.header})
@@ -126,8 +128,9 @@ func TestHandshakes(t *testing.T) {
 			if got := strings.Join(s.response.Header.Values("Sec-WebSocket-Protocol"), ","); got != row.protocol {
 				t.Errorf("the subprotocol is %q, want %q", got, row.protocol)
 			}
-			if got := s.response.Header.Get("Sec-WebSocket-Extensions"); got != "" {
-				t.Errorf("the extension %q was taken; compression is not served", got)
+			accepted := strings.HasPrefix(s.response.Header.Get("Sec-WebSocket-Extensions"), "permessage-deflate; server_no_context_takeover; client_no_context_takeover")
+			if wanted := strings.HasPrefix(name, "deflate, taken"); accepted != wanted {
+				t.Errorf("the answer takes the extension: %v, want %v", accepted, wanted)
 			}
 			if row.status == 101 {
 				s.greeted(t)

@@ -121,7 +121,7 @@ func (g *Gateway) SendToClient(ctx context.Context, clientID string, data []byte
 		return fmt.Errorf("the data is not one JSON value in UTF-8: %w", err)
 	}
 	return g.direct(ctx, clientID, func(s *sessions, slot netio.Slot) {
-		s.send(slot, event.Bytes(s.shard.Form(slot)))
+		s.sendEvent(slot, event)
 	})
 }
 
@@ -149,10 +149,8 @@ func (g *Gateway) Complete(ctx context.Context, clientID string, data []byte) er
 			s.closeWebSocket(slot, endComplete, "Complete")
 			return
 		}
-		form := s.shard.Form(slot)
 		id := string(proto.AppendEndID(nil, clientID))
-		s.loop.SendBytes(slot, proto.AppendSSEEnd(proto.AppendSSE(nil, form, "complete", id, message), form))
-		s.loop.End(slot, endComplete)
+		s.endStream(slot, endComplete, proto.AppendSSE(nil, s.shard.Form(slot), "complete", id, message))
 	})
 }
 

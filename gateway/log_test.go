@@ -57,7 +57,7 @@ func TestLogs(t *testing.T) {
 		for _, s := range streams {
 			for n := 3; n < 6; n++ {
 				entry := s.event(t, fmt.Sprintf(`{"n":%d}`, n))
-				if s.wire == raw {
+				if s.wire.isRaw() {
 					continue
 				}
 				ids[entry.id] = true

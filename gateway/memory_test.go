@@ -24,10 +24,12 @@ func TestStreamBytes(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		own, token bool
+		zipped     bool
 		forwarded  bool
 		bytesMax   float64
 	}{
 		{name: "on a shared channel", bytesMax: 105},
+		{name: "as a gzip stream", zipped: true, bytesMax: 105 + 24},
 		{name: "on its own channel", own: true, bytesMax: 170},
 		{name: "of a user, with an expiry, on its own and the personal channel", own: true, token: true, bytesMax: 310},
 		{name: "the same from an address of its own", own: true, token: true, forwarded: true, bytesMax: 320},
@@ -45,6 +47,9 @@ func TestStreamBytes(t *testing.T) {
 						t.Fatal(err)
 					}
 					header += bearer(token) + "\r\n"
+				}
+				if test.zipped {
+					header += "Accept-Encoding: gzip\r\n" // what connected says is not compressed
 				}
 				if test.forwarded {
 					header += fmt.Sprintf("X-Forwarded-For: 203.0.%d.%d\r\n", number>>8, number&255)

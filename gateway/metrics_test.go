@@ -116,24 +116,28 @@ func TestMetrics(t *testing.T) {
 	var got map[string]float64
 	within(t, patience, "all are delivered", func() bool {
 		got = h.metrics(t)
-		return got["millrace_delivery_seconds_count"] == 4
+		return got["millrace_delivery_seconds_count"] == float64(len(everyWire))
 	})
+	events, webSockets := float64(len(sseWires)), float64(len(webSockets))
+	all := events + webSockets
 	for series, want := range map[string]float64{
-		`millrace_streams{wire="sse"}`: 2, `millrace_streams{wire="websocket"}`: 2,
-		"millrace_subscriptions": 12, "millrace_channels": 3, "millrace_events_total": 1,
+		`millrace_streams{wire="sse"}`: events, `millrace_streams{wire="websocket"}`: webSockets,
+		"millrace_subscriptions": 3 * all, "millrace_channels": 3, "millrace_events_total": 1,
 		`millrace_deliveries_total{form="sse"}`: 1, `millrace_deliveries_total{form="sse_plain"}`: 1,
 		`millrace_deliveries_total{form="text"}`: 1, `millrace_deliveries_total{form="envelope"}`: 1,
-		`millrace_requests_refused_total{code="not_found"}`: 5, "millrace_commands_total": 2,
+		`millrace_deliveries_total{form="sse_gzip"}`: 1, `millrace_deliveries_total{form="sse_plain_gzip"}`: 1,
+		`millrace_deliveries_total{form="text_deflate"}`: 1, `millrace_deliveries_total{form="envelope_deflate"}`: 1,
+		`millrace_requests_refused_total{code="not_found"}`: 5, "millrace_commands_total": webSockets,
 		`millrace_streams_ended_total{reason="bug"}`: 0, `millrace_gaps_total{reason="slow"}`: 0,
-		`millrace_delivery_seconds_bucket{le="+Inf"}`: 4, "millrace_broker_delivering": 1,
-		"millrace_desk_parked_total": 4, "millrace_log_lines_dropped_total": 7, `millrace_desk_refused_total{reason="bug"}`: 0,
+		`millrace_delivery_seconds_bucket{le="+Inf"}`: all, "millrace_broker_delivering": 1,
+		"millrace_desk_parked_total": all, "millrace_log_lines_dropped_total": 7, `millrace_desk_refused_total{reason="bug"}`: 0,
 	} {
 		if value, known := got[series]; !known || value != want {
 			t.Errorf("%s is %v (known: %v), want %v", series, value, known, want)
 		}
 	}
-	if got["millrace_loop_streams{loop=\"0\"}"]+got["millrace_loop_streams{loop=\"1\"}"] != 4 {
-		t.Errorf("the loops have %v and %v streams, want 4 together", got["millrace_loop_streams{loop=\"0\"}"], got["millrace_loop_streams{loop=\"1\"}"])
+	if got["millrace_loop_streams{loop=\"0\"}"]+got["millrace_loop_streams{loop=\"1\"}"] != all {
+		t.Errorf("the loops have %v and %v streams together", got["millrace_loop_streams{loop=\"0\"}"], got["millrace_loop_streams{loop=\"1\"}"])
 	}
 	wantBuckets(t, got, "millrace_delivery_seconds")
 	wantBuckets(t, got, "millrace_publisher_delay_seconds")

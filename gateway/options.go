@@ -61,6 +61,10 @@ type Options struct {
 	// Broadcast lists channels that every connection is subscribed to.
 	Broadcast []string
 
+	// DisableCompression sends nothing compressed, whatever clients ask for and namespaces allow, and
+	// agrees on no compression of what clients send.
+	DisableCompression bool
+
 	Limits Limits
 
 	// Council says who sits in the councils of /api/stream/council-score, and what they may cost. The

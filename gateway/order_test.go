@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/millrace/millrace/gateway"
@@ -16,7 +15,7 @@ func TestOrderAndCompleteness(t *testing.T) {
 	h, redis := serveRedis(t, gateway.Options{Limits: gateway.Limits{MaxQueueBytes: 256 << 10}}, gateway.Timings{})
 	const channel = "job_progress:order"
 	var readers, stalled []*stream
-	for range 50 {
+	for range 200 / len(everyWire) {
 		for _, w := range everyWire {
 			readers = append(readers, h.open(t, w, visit{channels: []string{channel}}))
 		}
@@ -26,7 +25,7 @@ func TestOrderAndCompleteness(t *testing.T) {
 	}
 
 	const count = 1000
-	publishNumbered(t, redis.Addr, channel, 1, count, "")
+	publishNumbered(t, redis.Addr, channel, 1, count, 0)
 	together(len(readers), func(i int) { readers[i].numbers(t, 1, count) })
 
 	// Bursts that a reader can hold, until the stalled ones cannot; fewer readers will do.
@@ -34,10 +33,9 @@ func TestOrderAndCompleteness(t *testing.T) {
 		s.conn.Close()
 	}
 	readers = readers[:40]
-	pad := strings.Repeat("x", 1000)
 	last := count
 	for range 8 {
-		publishNumbered(t, redis.Addr, channel, last+1, last+100, pad)
+		publishNumbered(t, redis.Addr, channel, last+1, last+100, 1000)
 		together(len(readers), func(i int) { readers[i].numbers(t, last+1, last+100) })
 		last += 100
 	}
@@ -49,18 +47,18 @@ func TestOrderAndCompleteness(t *testing.T) {
 			t.Errorf("%s holds everything, though it had stalled", s.wire.name)
 		}
 	}
-	publishNumbered(t, redis.Addr, channel, last+1, last+1, "")
+	publishNumbered(t, redis.Addr, channel, last+1, last+1, 0)
 	for _, s := range append(readers, stalled...) {
 		s.numbers(t, last+1, last+1)
 	}
 }
 
-// publishNumbered publishes {"n":FROM,"pad":..} to {"n":TO,..} in one go.
-func publishNumbered(t testing.TB, address, channel string, from, to int, pad string) {
+// publishNumbered publishes {"n":FROM,"pad":..} to {"n":TO,..}, each with so much padding, in one go.
+func publishNumbered(t testing.TB, address, channel string, from, to, pad int) {
 	t.Helper()
 	payloads := make([]string, 0, to-from+1)
 	for n := from; n <= to; n++ {
-		payloads = append(payloads, fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, pad))
+		payloads = append(payloads, fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, padding(pad)))
 	}
 	publishAt(t, address, channel, payloads...)
 }

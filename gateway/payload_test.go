@@ -79,7 +79,7 @@ func TestPayloads(t *testing.T) {
 				if !s.wire.websocket && got.name != payload.event {
 					t.Errorf("%s calls the event %q, want %q", s.wire.name, got.name, payload.event)
 				}
-				if s.wire == raw && strings.HasPrefix(payload.name, "reserved") && got.channel != "job_progress:1" {
+				if s.wire.isRaw() && strings.HasPrefix(payload.name, "reserved") && got.channel != "job_progress:1" {
 					t.Errorf("a reserved type came without an envelope: %v", got)
 				}
 			}

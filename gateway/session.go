@@ -11,6 +11,7 @@ import (
 	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
+	"github.com/millrace/millrace/proto/deflate"
 )
 
 // timings are how long the gateway waits for what. They are no settings, since clients and
@@ -40,6 +41,7 @@ type guest struct {
 	websocket bool
 	form      proto.Form
 	head      []byte // the answer's head: the first bytes of the stream
+	text      []byte // of a gzip stream, what its first bytes say
 	who       *auth.Identity
 	ticket    ticket
 	channels  []proto.Channel
@@ -84,6 +86,7 @@ type sessions struct {
 	people   people
 	halfRead map[netio.Slot]*halfRead
 	fresh    proto.MessageReader // reads for every stream with nothing half-read
+	inflater deflate.Inflater
 	asks     map[netio.Slot][]ask
 	prefaces map[netio.Slot]*preface // of streams that have yet to be greeted
 
@@ -112,8 +115,10 @@ func newSessions(g *Gateway, shard *hub.Shard) *sessions {
 func (s *sessions) attach(loop *netio.Loop) {
 	s.loop = loop
 	s.shard.Attach(loop)
-	for _, form := range [...]proto.Form{proto.FormSSE, proto.FormSSEPlain} {
-		s.keepAlive[form] = loop.NewFrame(proto.AppendSSEComment(nil, form, "keep-alive"), 0)
+	for form := range proto.FormCount {
+		if form.IsSSE() {
+			s.keepAlive[form] = s.shard.OwnFrame(form, proto.AppendSSEComment(nil, form, "keep-alive"))
+		}
 	}
 	s.ping = loop.NewFrame(proto.PingFrame(), 0)
 }
@@ -131,6 +136,7 @@ func (s *sessions) events() netio.Events {
 			more := s.shard.Work()
 			return s.drainSome() || more
 		},
+		Encode: hub.EncodePiece,
 		Panicked: func(value any, stack []byte) {
 			s.gateway.loopLog.write(slog.LevelError, "a loop's callback panicked; its stream was closed", "panic", value, "stack", string(stack))
 		},
@@ -157,6 +163,9 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 	}
 	s.setExpiry(one, g.who)
 	s.shard.Join(slot, g.form)
+	if g.form.IsGzip() {
+		s.loop.Splice(slot, g.text)
+	}
 	s.loop.SendBytes(slot, g.head)
 	if g.refused != "" {
 		s.closeWebSocket(slot, endUnauthorized, g.refused)
@@ -266,8 +275,9 @@ func (s *sessions) say(slot netio.Slot, name string, json []byte) {
 	s.send(slot, proto.AppendMessage(nil, s.shard.Form(slot), name, json))
 }
 
-func (s *sessions) send(slot netio.Slot, bytes []byte) {
-	f := s.loop.NewFrame(bytes, 0)
+// send queues what the Append functions of package proto wrote for a stream, within its budget.
+func (s *sessions) send(slot netio.Slot, text []byte) {
+	f := s.shard.OwnFrame(s.shard.Form(slot), text)
 	if !s.loop.Offer(slot, f, netio.Express, netio.Budget{Bytes: s.gateway.options.Limits.MaxQueueBytes}) {
 		s.loop.Close(slot, endSlow)
 	}
@@ -428,10 +438,7 @@ func (s *sessions) leaveBecause(slot netio.Slot, reason netio.Reason) {
 		s.closeWebSocket(slot, reason, "Service restart")
 		return
 	}
-	form := s.shard.Form(slot)
-	bytes := proto.AppendSSERetry(nil, form, s.gateway.retryWait())
-	s.loop.SendBytes(slot, proto.AppendSSEEnd(bytes, form))
-	s.loop.End(slot, reason)
+	s.endStream(slot, reason, proto.AppendSSERetry(nil, s.shard.Form(slot), s.gateway.retryWait()))
 }
 
 func (s *sessions) leave(slot netio.Slot) { s.leaveBecause(slot, endDrained) }

@@ -44,13 +44,15 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, refusalOf(err))
 		return
 	}
-	form := proto.FormSSE
-	if !r.ProtoAtLeast(1, 1) {
-		form = proto.FormSSEPlain
+	form, err := g.sseForm(r)
+	if err != nil {
+		g.answer(w, r, refusalOf(err))
+		return
 	}
 	if r.Method == http.MethodHead {
 		g.origins.CORS(w.Header(), r)
 		setStreamHeader(w.Header())
+		g.setEncodingHeader(w.Header(), form)
 		w.WriteHeader(http.StatusOK)
 		return
 	}
@@ -63,10 +65,9 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, refused)
 		return
 	}
-	head := proto.AppendSSEHead(make([]byte, 0, streamHeadBytes), form == proto.FormSSE, g.origins.AppendCORS(nil, r))
-	head = proto.AppendSSERetry(head, form, g.retryWait())
+	head, text := g.streamHead(r, form)
 	g.park(w, r, &guest{
-		form: form, head: head, who: who, ticket: place,
+		form: form, head: head, text: text, who: who, ticket: place,
 		channels: query.channels, from: g.fromEach(query.channels, after),
 	})
 }
@@ -168,8 +169,6 @@ func isIDOf(text string, channel proto.Channel) bool {
 
 // endSSE says why and ends the stream in order.
 func (s *sessions) endSSE(slot netio.Slot, reason netio.Reason, code, message string) {
-	form := s.shard.Form(slot)
-	bytes := proto.AppendMessage(nil, form, "server_error", proto.AppendServerError(nil, code, message))
-	s.loop.SendBytes(slot, proto.AppendSSEEnd(bytes, form))
-	s.loop.End(slot, reason)
+	text := proto.AppendMessage(nil, s.shard.Form(slot), "server_error", proto.AppendServerError(nil, code, message))
+	s.endStream(slot, reason, text)
 }

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -95,7 +96,7 @@ func TestKeepAlive(t *testing.T) {
 	h := serveWith(t, gateway.Options{}, gateway.Timings{KeepAlive: time.Second})
 	onEvery(t, sseWires, func(t *testing.T, w wire) {
 		t.Parallel()
-		channel := "job_progress:" + w.version
+		channel := fmt.Sprintf("job_progress:%s-%v", w.version, w.zipped)
 		s := h.open(t, w, visit{channels: []string{channel}})
 		begin := time.Now()
 		h.publish(t, channel, `{"n":1}`)
@@ -129,7 +130,7 @@ func TestEventIDs(t *testing.T) {
 		for _, s := range streams {
 			got := s.event(t, payload)
 			switch {
-			case s.wire == raw && got.id == "":
+			case s.wire.isRaw() && got.id == "":
 			case id == "":
 				id = got.id
 			case got.id != id:

@@ -17,13 +17,9 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, refusalOf(failure))
 		return
 	}
-	form := proto.FormText
-	switch format := queryValue(r, "format"); format {
-	case "", "raw":
-	case "envelope":
-		form = proto.FormEnvelope
-	default:
-		g.answer(w, r, refuse(refuseBadRequest, "format must be raw or envelope"))
+	form, line, err := g.webSocketForm(r)
+	if err != nil {
+		g.answer(w, r, refusalOf(err))
 		return
 	}
 	query, err := g.readQuery(r)
@@ -55,7 +51,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	g.park(w, r, &guest{
 		websocket: true, form: form, who: who, ticket: place, refused: refused,
-		head:     proto.AppendSwitchingProtocols(nil, handshake.Accept, credential.Subprotocol, nil),
+		head:     proto.AppendSwitchingProtocols(nil, handshake.Accept, credential.Subprotocol, line),
 		channels: g.unaskedChannels(who), wishes: g.wishes(r, query),
 	})
 }
@@ -102,6 +98,8 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 	messages := &s.fresh
 	if one.flags&sessionHalfRead != 0 {
 		messages = &s.halfRead[slot].message
+	} else if messages.Inflater = nil; s.shard.Form(slot).IsDeflate() {
+		messages.Inflater = &s.inflater
 	}
 	limit := s.gateway.options.Limits.MaxMessageBytes
 	for {
@@ -287,7 +285,7 @@ func (s *sessions) subscribeNow(slot netio.Slot, wish ask) {
 		}
 	}
 	if wish.channel.Wildcard() && outcome != hub.TooMany {
-		s.shard.SetForm(slot, proto.FormEnvelope)
+		s.shard.SetForm(slot, s.shard.Form(slot).Enveloped())
 	}
 	switch outcome {
 	case hub.Confirmed, hub.AlreadyHas:

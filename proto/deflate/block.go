@@ -3,6 +3,7 @@ package deflate
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/klauspost/compress/flate"
 )
@@ -33,7 +34,7 @@ func (s *sink) Write(p []byte) (int, error) {
 // are never longer than text stored as it is.
 func AppendBlock(dst, text, dictionary []byte) []byte {
 	start := len(dst)
-	dst = compress(dst, text, dictionary)
+	dst = compress(slices.Grow(dst, storedSize(len(text))), text, dictionary)
 	if len(dst)-start >= storedSize(len(text)) {
 		dst = AppendStored(dst[:start], text)
 	}
@@ -78,7 +79,7 @@ func storedSize(size int) int {
 // nothing: the message is then sent as it is, which RFC 7692, 6 leaves to the sender.
 func AppendMessage(dst, text []byte) (_ []byte, shorter bool) {
 	start := len(dst)
-	dst = compress(dst, text, nil)
+	dst = compress(slices.Grow(dst, len(text)), text, nil)
 	dst = dst[:len(dst)-len(syncMark)]
 	if len(dst)-start >= len(text) {
 		return dst[:start], false
