@@ -12,6 +12,8 @@ import (
 // thing: 0 is "no limit" in a setting and "the default" in an option.
 func gatewayOptions(configured *settings.Settings, keys settings.Keys, logger *slog.Logger) gateway.Options {
 	return gateway.Options{
+		DisableCompression: configured.Compression == "off",
+
 		Listen:         string(configured.Listen),
 		AdminListen:    string(configured.AdminListen),
 		ReusePort:      configured.ReusePort,

@@ -81,7 +81,7 @@ func TestEverySettingFromEveryLayer(t *testing.T) {
 		"insecure-no-auth": "true", "max-connections": "7", "max-connections-per-user": "7", "max-connections-per-address": "7",
 		"max-subscriptions": "7", "max-header-bytes": "8k", "max-message-bytes": "1m", "max-event-bytes": "2MiB",
 		"max-queue-bytes": "3MiB", "max-queue-age": "7s", "progress-timeout": "8s", "max-replay-bytes": "1MiB", "max-stream-age": "1h", "commands-per-second": "7", "accept-rate": "7",
-		"handshake-timeout": "3s", "drain-timeout": "4s", "log-level": "debug", "log-format": "json",
+		"handshake-timeout": "3s", "drain-timeout": "4s", "log-level": "debug", "log-format": "json", "compression": "off",
 	}
 	for _, field := range Fields() {
 		if field.FileOnly || field.Name == "config" {

@@ -35,6 +35,7 @@ type ServerSettings struct {
 	AllowedOrigins []Origin `name:"allowed-origins" placeholder:"ORIGIN" group:"Server" help:"Origins, besides the Host itself, whose pages may connect." bound:"scheme://host[:port], exactly"`
 	TrustedProxies []Prefix `name:"trusted-proxies" placeholder:"CIDR" group:"Server" help:"Proxies whose X-Forwarded-For is believed." bound:"addresses or CIDR ranges"`
 	ProxyProtocol  bool     `name:"proxy-protocol" group:"Server" help:"Connections from trusted-proxies, and no others, begin with a PROXY header (version 1 or 2)." bound:"true or false"`
+	Compression    string   `name:"compression" default:"auto" enum:"auto,off" group:"Server" help:"auto: as clients ask for it and namespaces allow it; off: none." bound:"auto, off"`
 	Loops          Count    `name:"loops" default:"auto" auto:"yes" zero:"no" min:"1" max:"62" group:"Server" help:"Event loops; auto: all cores up to 3, one fewer from 4 on." bound:"auto, or 1 to 62"`
 	WithoutIOURing bool     `name:"without-io-uring" group:"Server" help:"Write to each socket by a system call of its own, even where the kernel would take many by one." bound:"true or false"`
 	Demo           bool     `name:"demo" group:"Server" help:"Run example workers in this process, for a page with live data; without namespaces campaign_metrics and jobs are then states and job_progress is a log." bound:"true or false"`
