@@ -24,6 +24,12 @@ var (
 	curl = kind{"curl", true, func(_ *testing.T, base, path string) []string {
 		return []string{"curl", "--no-buffer", "--silent", "--show-error", "--fail-with-body", base + path}
 	}}
+	curlGzip = kind{"curl --compressed", true, func(t *testing.T, base, path string) []string {
+		return append(curl.command(t, base, path), "--compressed")
+	}}
+	nodeZlib = kind{"node zlib", true, func(t *testing.T, base, path string) []string {
+		return []string{node(t), driver("gunzip.js"), base + path}
+	}}
 	eventSource = kind{"Chromium EventSource", true, func(t *testing.T, base, path string) []string {
 		names := []string{"connected", "message", "gap", "server_error", "job_progress", "measurement", "alert"}
 		return append([]string{node(t), driver("browser.js"), chromium(t), "eventsource", base, path}, names...)
@@ -39,11 +45,18 @@ var (
 	}}
 )
 
-// foreign is every client; light is one for each wire, for tests about something else.
+// foreign is every client; light is one for each wire, for tests about something else. All but curl
+// without --compressed take their events compressed.
 var (
-	foreign = []kind{curl, eventSource, npmWS, pythonWS, browserWS}
+	foreign = []kind{curl, curlGzip, nodeZlib, eventSource, npmWS, pythonWS, browserWS}
 	light   = []kind{curl, npmWS}
 )
+
+// printsText says whether the client prints the stream as it is, and not in the lines of
+// drivers/lines.js.
+func (k kind) printsText() bool {
+	return k.name == curl.name || k.name == curlGzip.name || k.name == nodeZlib.name
+}
 
 func driver(name string) string { return filepath.Join("drivers", name) }
 
@@ -140,7 +153,7 @@ func dial(t *testing.T, k kind, base, path string) *client {
 	t.Helper()
 	command := k.command(t, base, path)
 	c := &client{process: start(t, k.name, command[0], command[1:]...), kind: k}
-	if k.name != curl.name {
+	if k.name != curl.name && k.name != curlGzip.name {
 		c.polite = 2 * time.Second // a browser is closed by its driver
 	}
 	return c
@@ -189,10 +202,10 @@ func (c *client) next(limit time.Duration) (h heard, ok bool) {
 	}
 }
 
-// take turns a line of the client's output into what was heard. curl prints the stream as it
-// is, so its lines are the stream's own.
+// take turns a line of the client's output into what was heard. Of one that prints the stream as it
+// is, the lines are the stream's own.
 func (c *client) take(line string) (heard, bool) {
-	if c.kind.name != curl.name {
+	if !c.kind.printsText() {
 		var h heard
 		if json.Unmarshal([]byte(line), &h) != nil {
 			return heard{Kind: "nonsense", Data: line}, true

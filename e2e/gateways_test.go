@@ -2,11 +2,7 @@ package e2e
 
 import (
 	"fmt"
-	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/millrace/millrace/internal/redistest"
@@ -85,13 +81,7 @@ backend gateways
 `
 
 // proxies are the two in front of which most gateways stand.
-var proxies = []struct {
-	name, config string
-	arguments    func(file string) []string
-}{
-	{"nginx", nginxConfig, func(file string) []string { return []string{"-c", file} }},
-	{"haproxy", haproxyConfig, func(file string) []string { return []string{"-db", "-f", file} }},
-}
+var proxies = []struct{ name, config string }{{"nginx", nginxConfig}, {"haproxy", haproxyConfig}}
 
 // program finds a server program, which Debian keeps where a user's PATH may not look.
 func program(t *testing.T, name string) string {
@@ -112,22 +102,7 @@ func TestProxies(t *testing.T) {
 			redis := redistest.Start(t)
 			options := []string{"--redis", redis.URL(), "--auth-hmac-secret", secret, "--trusted-proxies", "127.0.0.0/8"}
 			one, two := startGateway(t, options...), startGateway(t, options...)
-			address := "127.0.0.1:" + freePort(t)
-			folder := t.TempDir()
-			file := filepath.Join(folder, "proxy.conf")
-			config := strings.TrimPrefix(fmt.Sprintf(proxy.config, folder, address, one.address, two.address), "\n")
-			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			start(t, proxy.name, program(t, proxy.name), proxy.arguments(file)...)
-			within(t, patience, proxy.name+" listens", func() bool {
-				connection, err := net.Dial("tcp", address)
-				if err != nil {
-					return false
-				}
-				connection.Close()
-				return true
-			})
+			address := startProxy(t, proxy.name, proxy.config, one, two)
 			crossProxy(t, "http://"+address, one, two)
 		})
 	}
