@@ -119,7 +119,7 @@ bench: build bench-deps ## measure beside the floor, nchan and plain Go, about t
 	@./bin/millrace bench --quick --subjects millrace,floor,floor-gather,nchan,plain-go --json $(BENCH_JSON)
 
 # Ended in between, it goes on where it was when it is started again.
-bench-full: build bench-deps test-peers ## measure everything beside everybody (80 minutes), write BENCHMARKS.md
+bench-full: build bench-deps test-peers ## measure everything beside everybody (90 minutes), write BENCHMARKS.md
 	@./bin/millrace bench --full --append --json $(BENCH_FULL_JSON) $(MEASURED)
 	@./bin/millrace bench fanout unicast --full --cores all --subjects millrace,floor,centrifuge --append --json $(BENCH_ALL_JSON) $(MEASURED)
 	@./bin/millrace bench report $(BENCH_FULL_JSON) $(BENCH_ALL_JSON)

@@ -161,7 +161,7 @@ func (c *crowd) reset() {
 	c.hist.Reset()
 	record := c.tally.record
 	c.tally = tally{record: record}
-	c.reply.Pings = 0
+	c.reply.Pings, c.reply.Bytes = 0, 0
 }
 
 // drop closes every stream, and gives their number.
@@ -238,6 +238,7 @@ func (c *crowd) received(slot netio.Slot, b []byte) {
 		c.shake(slot, s, b)
 		return
 	}
+	c.reply.Bytes += uint64(len(b))
 	if c.plan.Wire == WebSocket {
 		c.hop(slot, s, b)
 	}

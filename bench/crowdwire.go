@@ -69,6 +69,7 @@ type crowdReply struct {
 	Repeated   uint64 `json:"repeated"`
 	FirstNanos int64  `json:"firstNanos"`
 	LastNanos  int64  `json:"lastNanos"`
+	Bytes      uint64 `json:"bytes"` // of live streams, whatever is in them
 	Pings      uint64 `json:"pings"` // WebSocket pings answered
 	// Histogram is the latency of all deliveries in nanoseconds, as HDR V2; only on report.
 	Histogram []byte `json:"histogram,omitempty"`

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,10 @@ type figure struct {
 
 // figures lists all rows in the order of the tables.
 func figures() []figure {
+	return slices.Concat(usualFigures(), compressFigures("sse-gzip", "gzip", gzipCases), compressFigures("ws-deflate", "deflate", deflateCases))
+}
+
+func usualFigures() []figure {
 	return []figure{
 		{scenario: "idle", of: "shared", metric: metricBytesPerStream, label: "process memory per idle stream, one shared channel", full: "an idle stream on a shared channel: process memory", format: showBytes, plotted: true},
 		{scenario: "idle", of: "own", metric: metricBytesPerStream, label: "same, each stream on its own channel", full: "an idle stream on its own channel: process memory", format: showBytes, plotted: true},

@@ -125,6 +125,10 @@ const (
 	metricGrowthBytes     = "processBytesGrowth"
 	metricPeakPerSecond   = "connectsPeakPerSecond"
 	metricPeakOfLimit     = "connectsPeakOfLimit"
+
+	metricBytesPerDelivery = "bytesPerDelivery"
+	metricTimesFewerBytes  = "timesFewerBytes"
+	metricTimesCPU         = "timesCPU"
 )
 
 // missing is how many deliveries of a sample did not arrive.

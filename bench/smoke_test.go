@@ -137,6 +137,33 @@ func TestRunModes(t *testing.T) {
 	}
 }
 
+// TestRunCompressed: compressed streams beside plain ones, each on its own wire alone.
+func TestRunCompressed(t *testing.T) {
+	result, err := Run(t.Context(), Options{
+		Scenarios: []string{"sse-gzip", "ws-deflate"}, Subjects: []string{"millrace", "floor"},
+		Streams: 40, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failures := result.Failures(); len(failures) > 0 {
+		t.Fatalf("measurements failed: %q", failures)
+	}
+	if want := 2 * (len(gzipCases) + len(deflateCases)); len(result.Samples) != want {
+		t.Errorf("%d samples, expected %d", len(result.Samples), want)
+	}
+	for i := range result.Samples {
+		s := &result.Samples[i]
+		if (s.Wire == SSE) != (s.Scenario == "sse-gzip") || s.Subject != "millrace" {
+			t.Errorf("%s was asked of %s over %s", s.Scenario, s.Subject, s.Wire)
+		}
+		times, compressed := s.Metrics[metricTimesFewerBytes], strings.HasSuffix(s.Case, ", compressed")
+		if s.Metrics[metricBytesPerDelivery] <= 0 || s.Metrics[metricCPUPerMillion] <= 0 || times < 1 || compressed != (times > 1) {
+			t.Errorf("%s, %s: %v", s.Scenario, s.Case, s.Metrics)
+		}
+	}
+}
+
 // TestRunEndsEarly: a run that is told to end in the middle gives what it has and leaves no process.
 func TestRunEndsEarly(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())

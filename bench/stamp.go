@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 )
 
 // A message carries one mark: when it should have been sent, and which of its channel's messages
@@ -30,6 +31,9 @@ const (
 type payload struct {
 	bytes []byte
 	mark  []byte // the mark within bytes
+	// changing are the places of digits that are others in each message.
+	changing []int
+	random   *rand.Rand
 }
 
 // newPayload makes a payload of exactly size bytes, one JSON object.
@@ -57,6 +61,9 @@ func newPayload(size int) (*payload, error) {
 func (p *payload) set(stamp int64, number uint32) {
 	putDigits(p.mark[stampAt:middleAt], uint64(stamp))
 	putDigits(p.mark[numberAt:], uint64(number))
+	for _, i := range p.changing {
+		p.bytes[i] = '0' + byte(p.random.Uint32N(10))
+	}
 }
 
 func putDigits(b []byte, value uint64) {

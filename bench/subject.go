@@ -28,6 +28,8 @@ type startOptions struct {
 	tokens bool
 	// modes asks for namespaces of states and logs, where the subject keeps such.
 	modes bool
+	// config is YAML that the subject is given in a file; for ours.
+	config string
 	// address is HOST:PORT to share with others (SO_REUSEPORT); empty takes a free port alone.
 	address string
 	// acceptRate bounds the new connections a second, where the subject can; 0: not.

@@ -75,6 +75,13 @@ func (m millrace) start(ctx context.Context, s *site, o startOptions) (*server, 
 	if o.acceptRate > 0 {
 		arguments = append(arguments, "--accept-rate", strconv.Itoa(o.acceptRate))
 	}
+	if o.config != "" {
+		file := filepath.Join(s.directory, "config.yaml")
+		if err := os.WriteFile(file, []byte(o.config), 0o600); err != nil {
+			return nil, err
+		}
+		arguments = append(arguments, "--config", file)
+	}
 	if o.tokens {
 		secret, file, err := writeSecret(s.directory)
 		if err != nil {
