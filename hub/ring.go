@@ -16,6 +16,9 @@ const (
 	// keptOverhead is what Go needs for a kept event besides its payload and one form of it, in
 	// bytes.
 	keptOverhead = 512
+	// keptCompressed is what comes on top for an event that may be compressed, besides the two
+	// pieces of it, which are never larger than its payload and this.
+	keptCompressed = 512
 	// sweepPause is the shortest time between two looks for what is too old.
 	sweepPause = 100 * time.Millisecond
 )
@@ -50,7 +53,13 @@ type keptEvent struct {
 	until int64
 }
 
-func (k keptEvent) bytes() int { return keptOverhead + 2*len(k.post.event.Payload()) }
+func (k keptEvent) bytes() int {
+	payload := len(k.post.event.Payload())
+	if k.post.event.Compressible() {
+		return keptOverhead + keptCompressed + 4*payload
+	}
+	return keptOverhead + 2*payload
+}
 
 func (r *ring) empty() bool { return r.first == len(r.kept) }
 

@@ -33,6 +33,9 @@ type follower struct {
 // bytes is packed. It is called before the event is shared.
 func (e *Event) MayCompress(number uint64, over int) { e.number, e.packOver = number, over }
 
+// Compressible reports whether [Event.MayCompress] was called.
+func (e *Event) Compressible() bool { return e.number != 0 }
+
 // Text is what a gzip stream says in one piece.
 type Text struct {
 	// Number is that of the event, and of its form; 0 for what nothing may follow on.
