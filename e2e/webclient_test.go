@@ -400,3 +400,30 @@ func TestExampleReactIsShort(t *testing.T) {
 		t.Errorf("examples/react/main.tsx has %d lines; a reader copies fewer than 40", lines)
 	}
 }
+
+// TestWebClientPacked: our client undoes messages compressed on each wire, and nobody behind it knows
+// that there were any.
+func TestWebClientPacked(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t)
+	b := startTabs(t, "http://"+g.address)
+	for tab, one := range []struct {
+		wire, path string
+		options    command
+	}{
+		{"websocket", "/ws?compress=envelope", command{"channels": []string{"job_progress:1"}}},
+		{"fetch", "/api/stream?channel=job_progress:1&compress=envelope", command{}},
+		{"eventsource", "/api/stream?channel=job_progress:1&compress=envelope", command{"events": []string{"job_progress"}}},
+	} {
+		b.open(t, tab, one.wire, one.path, one.options)
+		within(t, patience, "its subscription", func() bool { return g.stats(t).Channels.Subscriptions > tab })
+		payload := fmt.Sprintf(`{"type":"job_progress","wire":%q,"log":%q}`, one.wire, strings.Repeat("one line of many; ", 200))
+		h := g.published(t, b, tab, "", "job_progress:1", payload)
+		if h.Event != "job_progress" || h.Reason != "job_progress:1" || !strings.HasPrefix(h.ID, "job_progress:1/") {
+			t.Errorf("over %s the event has name %q, channel %q and id %q", one.wire, h.Event, h.Reason, h.ID)
+		}
+	}
+	if got := g.metric(t, `millrace_deliveries_total{form="sse_packed"}`) + g.metric(t, `millrace_deliveries_total{form="envelope_packed"}`); got < 3 {
+		t.Errorf("%v events went out to who asked for them packed", got)
+	}
+}

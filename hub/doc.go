@@ -70,6 +70,13 @@
 // in it (docs/decisions/0017). A WebSocket's client has a position for each channel, and gets ids
 // always.
 //
+// # Compressed streams
+//
+// A WebSocket's compressed forms are forms like any other. An event stream in a gzip form is spliced
+// (package netio): its frames are text with pieces, and the hub says which text may stand before
+// the short one. It remembers what came last on each channel (lastTexts) for that alone, and never
+// names a text of another channel.
+//
 // # Bounds
 //
 // Subscriptions of a stream: Options.MaxSubscriptions; records: no more than those. Unsent bytes
@@ -78,7 +85,7 @@
 // channel. Replays: Rules.Replay a channel, Options.MaxReplayBytes in all; channels held for those
 // who may come back: holdsMax. Reads of logs: readersMax at a time, readsPerUserMax for one user,
 // one a stream, readEntriesMax entries; those kept for sharing: recentMax. A batch: batchEventsMax,
-// batchBytesMax. Mail: netio.MailMax; a loop that could not be told goes on with the newest value
+// batchBytesMax. Texts that came last: lastBytesMax of a loop. Mail: netio.MailMax; a loop that could not be told goes on with the newest value
 // of a state, reads logs again, and tells the channels of events of a gap. Walk steps and entries a
 // turn: walkStepsMax.
 package hub

@@ -15,9 +15,14 @@
 //	                    FormSSEPlain         id: event: data:
 //	                    FormText      frame( payload ), or the envelope if its type is reserved
 //	                    FormEnvelope  frame( {"type":"event","channel":..,"id":..,"data":payload} )
+//	                    FormSSEGzip   chunk( piece of a gzip stream that says FormSSEPlain )
+//	                    FormTextDeflate, FormEnvelopeDeflate  frame( payload, compressed )
+//	                    FormSSEPacked, FormTextPacked, ..     as above, {"type":"compressed",..} in a large payload's place
 //
 // An event is encoded at most once per wire form ([Form]) and the bytes are shared by every
-// stream that wants that form; they are immutable from the moment they are made. What the gateway
+// stream that wants that form; they are immutable from the moment they are made. Of a gzip form
+// there may be two: a [Piece] has a short one besides, which fits behind one other event alone.
+// What may not be compressed ([Event.MayCompress]) is carried in those forms as it is. What the gateway
 // itself has to say to a whole channel goes the same way by [NewNotice]; what it says to one
 // stream is put together by the Append functions.
 //
