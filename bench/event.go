@@ -10,7 +10,7 @@ import (
 // that stay, and numbers of which some change with each message. It is for questions of compression:
 // what newPayload makes says the same thing again and again.
 func newEventPayload(size int) (*payload, error) {
-	const head, job, tail = `{"type":"progress",`, `,"jobId":"job_4711","stage":"encode","percent":##.#`, `}`
+	const head, job, tail = `{"type":"progress",`, `,"jobId":"job_4711","stage":"encode","percent":5#.#`, `}`
 	const room = len(`,"note":""`)
 	if least := len(head) + markBytes + len(job) + room + len(tail); size < least {
 		return nil, fmt.Errorf("an event of %d bytes cannot carry its mark: at least %d", size, least)

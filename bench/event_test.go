@@ -13,7 +13,7 @@ func TestEventPayload(t *testing.T) {
 			t.Fatal(err)
 		}
 		var before []byte
-		for n := range uint32(3) {
+		for n := range uint32(200) {
 			p.set(123_456_789, n)
 			if len(p.bytes) != size || !json.Valid(p.bytes) {
 				t.Fatalf("an event of %d bytes has %d: %s", size, len(p.bytes), p.bytes)

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -77,7 +76,7 @@ func (c *cell) compress(ctx context.Context, load compressCase, header string) e
 	p := pace{first: 1, channels: load.channels, perSecond: rate, count: int(c.settings.Paced * rate)}
 	var plain compressed
 	for _, headers := range [][]string{nil, {header}} {
-		got, err := c.compressLoad(ctx, running, publisher, streams, headers, p)
+		got, err := c.compressLoad(ctx, running, publisher, streams, load.batch, headers, p)
 		name := load.name + ", plain"
 		if headers != nil {
 			name = load.name + ", compressed"
@@ -103,7 +102,7 @@ type compressed struct{ deliveries, bytes, cpu float64 }
 
 // compressLoad connects a crowd, sends it a load and lets it go. That all has come shows in the
 // bytes: what a compressed stream holds is not looked at here.
-func (c *cell) compressLoad(ctx context.Context, running *server, from *publisher, streams int, headers []string, p pace) (*compressed, error) {
+func (c *cell) compressLoad(ctx context.Context, running *server, from *publisher, streams int, batch bool, headers []string, p pace) (*compressed, error) {
 	crowd, err := c.site.crowd(ctx)
 	if err != nil {
 		return nil, err
@@ -118,7 +117,7 @@ func (c *cell) compressLoad(ctx context.Context, running *server, from *publishe
 	if err := crowd.reset(); err != nil {
 		return nil, err
 	}
-	written, err := bytesWritten(ctx, running.address)
+	start, err := writtenBy(ctx, running.address)
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +137,15 @@ func (c *cell) compressLoad(ctx context.Context, running *server, from *publishe
 	if err != nil {
 		return nil, err
 	}
-	if now, err := bytesWritten(ctx, running.address); err != nil || float64(bytes) != now-written {
-		return nil, errors.Join(err, fmt.Errorf("the server wrote %.0f bytes, and %d arrived", now-written, bytes))
+	end, err := writtenBy(ctx, running.address)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case bytes != end.bytes-start.bytes:
+		return nil, fmt.Errorf("the server wrote %d bytes, and %d arrived", end.bytes-start.bytes, bytes)
+	case !batch && end.deliveries-start.deliveries != uint64(sent*streams):
+		return nil, fmt.Errorf("the server delivered %d messages, not %d", end.deliveries-start.deliveries, sent*streams)
 	}
 	return &compressed{deliveries: float64(sent) * float64(streams), bytes: float64(bytes), cpu: seconds(after - before)}, nil
 }
@@ -174,28 +180,33 @@ func compressFigures(scenario, title string, cases []compressCase) (rows []figur
 	return rows
 }
 
-// bytesWritten is what a gateway has written to its streams.
-func bytesWritten(ctx context.Context, address string) (written float64, err error) {
+// output is what a gateway has written to streams so far.
+type output struct{ bytes, deliveries uint64 }
+
+// writtenBy asks a gateway.
+func writtenBy(ctx context.Context, address string) (w output, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/api/realtime/stats", nil)
 	if err != nil {
-		return 0, err
+		return w, err
 	}
 	request.Close = true
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return 0, fmt.Errorf("ask for statistics: %w", err)
+		return w, fmt.Errorf("ask for statistics: %w", err)
 	}
 	defer response.Body.Close()
 	var stats struct {
-		Loops []struct{ BytesWritten float64 }
+		Loops    []struct{ BytesWritten uint64 }
+		Delivery struct{ Deliveries uint64 }
 	}
 	if err := json.NewDecoder(response.Body).Decode(&stats); err != nil {
-		return 0, fmt.Errorf("read statistics: %w", err)
+		return w, fmt.Errorf("read statistics: %w", err)
 	}
 	for _, loop := range stats.Loops {
-		written += loop.BytesWritten
+		w.bytes += loop.BytesWritten
 	}
-	return written, nil
+	w.deliveries = stats.Delivery.Deliveries
+	return w, nil
 }
 
 // quietBytes waits until nothing more comes, and gives the bytes that came since the last reset.
