@@ -44,9 +44,11 @@ func (h *harness) joinTwins(loop int, form proto.Form) *twins {
 	return pair
 }
 
-// both does something with each of the two in one go.
+// both does something with each of the two in one go, while nothing is published.
 func (p *twins) both(do func(s *Shard, slot netio.Slot, m *member)) {
 	p.plain.h.t.Helper()
+	p.plain.h.hub.publish.Lock()
+	defer p.plain.h.hub.publish.Unlock()
 	p.plain.h.on(p.plain.loop, func(s *Shard) {
 		for _, slot := range []netio.Slot{p.plain.slot, p.zipped.slot} {
 			do(s, slot, s.members.At(uint32(slot)))
@@ -54,18 +56,14 @@ func (p *twins) both(do func(s *Shard, slot netio.Slot, m *member)) {
 	})
 }
 
-// subscribe reports whether the broker has to confirm.
-func (p *twins) subscribe(channel string, from From) (asked bool) {
+// subscribe is for channels that are confirmed.
+func (p *twins) subscribe(channel string, from From) {
 	p.both(func(s *Shard, slot netio.Slot, _ *member) {
 		name := parse(p.plain.h.t, channel)
-		switch s.Subscribe(slot, name, from) {
-		case Confirmed:
+		if s.Subscribe(slot, name, from) == Confirmed {
 			s.Begin(slot, name)
-		case Asked:
-			asked = true
 		}
 	})
-	return asked
 }
 
 func (p *twins) unsubscribe(channel string) {
@@ -115,6 +113,34 @@ func (p *twins) end() {
 // spliceChannels are of every kind that bears on how text is compressed.
 var spliceChannels = []string{"job:1", "job:2", "kept:1", "secret:1", "batch:1", "state:1"}
 
+// keepConfirmed has a stream on each loop that hears all channels, and waits until they are confirmed.
+func (h *harness) keepConfirmed(channels []string) {
+	h.t.Helper()
+	for loop := range h.loops {
+		one := h.join(loop, proto.FormText)
+		go func() { _, _ = io.Copy(io.Discard, one.client) }()
+		for _, channel := range channels {
+			one.subscribe(channel)
+		}
+	}
+	for _, channel := range channels {
+		kind := broker.Plain
+		if h.rules[typeOf(channel)] != nil {
+			kind = h.rules[typeOf(channel)].Kind
+		}
+		h.hub.Confirmed([]broker.Subscription{{Channel: channel, Kind: kind}}, false)
+	}
+	sockettest.Eventually(h.t, "all channels are confirmed", func() bool {
+		h.mutex.Lock()
+		defer h.mutex.Unlock()
+		count := 0
+		for _, times := range h.subscribed {
+			count += times
+		}
+		return count == len(channels)*len(h.loops)
+	})
+}
+
 // playSplice lets happen what a script says to streams on two loops.
 func playSplice(t testing.TB, script []byte) {
 	h := newHarness(t, 2, nil)
@@ -122,6 +148,7 @@ func playSplice(t testing.TB, script []byte) {
 	h.rules["kept"] = &Rules{Compress: true, Replay: Replay{Size: 4, TTL: time.Minute}}
 	h.rules["batch"] = &Rules{Compress: true, Batch: time.Millisecond}
 	h.rules["state"] = &Rules{Compress: true, Kind: broker.State}
+	h.keepConfirmed(spliceChannels)
 	pairs := []*twins{
 		h.joinTwins(0, proto.FormSSEPlainGzip), h.joinTwins(1, proto.FormSSEPlainGzip),
 		h.joinTwins(0, proto.FormSSEGzip), h.joinTwins(1, proto.FormSSEGzip),
@@ -142,15 +169,7 @@ func playSplice(t testing.TB, script []byte) {
 				h.publish(channel, payload)
 			}
 		case 3, 4:
-			from := [...]From{{}, {Kind: FromBeginning, Text: "0"}, {Kind: FromUnknown, Text: "x"}}[n%3]
-			if !pair.subscribe(channel, from) {
-				break
-			}
-			if channel == "state:1" {
-				h.hub.Confirmed([]broker.Subscription{{Channel: channel, Kind: broker.State}}, false)
-			} else {
-				h.confirm(channel)
-			}
+			pair.subscribe(channel, [...]From{{}, {Kind: FromBeginning, Text: "0"}, {Kind: FromUnknown, Text: "x"}}[n%3])
 		case 5:
 			pair.unsubscribe(channel)
 		case 6:
