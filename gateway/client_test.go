@@ -209,8 +209,17 @@ func (h *house) open(t testing.TB, w wire, v visit) *stream {
 	return s
 }
 
-// wantOpen checks the head of a good answer.
+// wantOpen checks the head of a good answer: it is compressed as asked for.
 func (s *stream) wantOpen(t testing.TB) {
+	t.Helper()
+	s.wantStatus(t)
+	if compressed := s.unzipped != nil || s.messages.Inflater != nil; compressed != s.wire.zipped {
+		t.Fatalf("%s was answered with %v", s.wire.name, s.response.Header)
+	}
+}
+
+// wantStatus checks the status of a good answer.
+func (s *stream) wantStatus(t testing.TB) {
 	t.Helper()
 	status := http.StatusOK
 	if s.wire.websocket {
@@ -219,9 +228,6 @@ func (s *stream) wantOpen(t testing.TB) {
 	if s.response.StatusCode != status {
 		body, _ := io.ReadAll(s.response.Body)
 		t.Fatalf("%s answered %d, want %d: %s", s.wire.name, s.response.StatusCode, status, body)
-	}
-	if compressed := s.unzipped != nil || s.messages.Inflater != nil; compressed != s.wire.zipped {
-		t.Fatalf("%s was answered with %v", s.wire.name, s.response.Header)
 	}
 }
 

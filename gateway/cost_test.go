@@ -18,9 +18,9 @@ import (
 const eventAllocationsMax = 10
 
 // zippedAllocationsMax come on top for a gzip stream that hears an event behind the one before it: the
-// place for compressed forms, the frame's splice and piece, the text and the dictionary in one, the
-// block and what collects it, the chunk, and the follower that knows what it follows on; and the copy
-// that this test's client makes.
+// place for compressed forms, the frame's splice with its piece, the text and the dictionary in one, the
+// chunk, and the follower that knows what it follows on; and the copy that this test's client makes.
+// With the race detector on, pools forget a quarter of what they are given: three are for that.
 const zippedAllocationsMax = 10
 
 // TestAllocationsPerEvent bounds what one event for one stream allocates on its whole way: from

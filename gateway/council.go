@@ -152,6 +152,8 @@ func (g *Gateway) openCouncil(w http.ResponseWriter, r *http.Request, ask *counc
 		g.answer(w, r, councilRefusal(err))
 		return
 	}
+	// Never compressed: a prompt that others may have had a hand in stands there beside answers for
+	// its owner alone.
 	viewer.form = proto.FormSSE
 	if !r.ProtoAtLeast(1, 1) {
 		viewer.form = proto.FormSSEPlain

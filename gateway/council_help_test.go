@@ -184,7 +184,10 @@ func (h *house) watch(t testing.TB, w wire, text string) *watcher {
 
 func watchOn(t testing.TB, s *stream) *watcher {
 	t.Helper()
-	s.wantOpen(t)
+	s.wantStatus(t)
+	if s.unzipped != nil {
+		t.Fatal("what is said to one user is compressed")
+	}
 	v := &watcher{stream: s, texts: map[string]string{}, scores: map[string]float64{}, errors: map[string]string{}}
 	greeting := v.word(t, "connected")
 	var told struct {

@@ -18,6 +18,7 @@ type unzipped struct {
 
 // unzip begins to read the body of s.
 func unzip(t testing.TB, s *stream) *unzipped {
+	_ = s.conn.SetReadDeadline(time.Time{}) // read takes the time
 	u := &unzipped{pieces: make(chan []byte)}
 	over := make(chan struct{})
 	t.Cleanup(func() {

@@ -31,16 +31,23 @@ func (s *Shard) frame(event *proto.Event, form proto.Form, born int64, fanout bo
 	switch {
 	case form.IsGzip():
 		text := event.Text(form)
-		splice := &netio.Splice{Number: text.Number, Source: event.Piece(form, before)}
+		both := &splicedPiece{splice: netio.Splice{Number: text.Number}, piece: event.Piece(form, before)}
+		both.splice.Source = &both.piece
 		if text.Number != 0 {
-			splice.Previous = before.Number
+			both.splice.Previous = before.Number
 		}
-		return s.loop.NewSplicedFrame(text.Bytes, born, splice)
+		return s.loop.NewSplicedFrame(text.Bytes, born, &both.splice)
 	case fanout:
 		return s.loop.NewFanoutFrame(event.Bytes(form), born)
 	default:
 		return s.loop.NewFrame(event.Bytes(form), born)
 	}
+}
+
+// splicedPiece is an event's piece and what netio knows of it, in one.
+type splicedPiece struct {
+	splice netio.Splice
+	piece  proto.Piece
 }
 
 // OwnFrame registers what the Append functions of package proto wrote for who takes events in form:

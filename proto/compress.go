@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/millrace/millrace/proto/deflate"
@@ -64,7 +65,7 @@ func (t Text) Tail() Text {
 }
 
 // Piece is an event on its way into gzip streams: a form of it, and the text before it on which its
-// short form follows. It may be used by one goroutine at a time.
+// short form follows.
 type Piece struct {
 	event    *Event
 	form     Form
@@ -73,11 +74,11 @@ type Piece struct {
 
 // Piece gives the event's piece in a gzip form. previous is an earlier event of the same channel in
 // a form with the same ids, or a Text with number 0.
-func (e *Event) Piece(form Form, previous Text) *Piece { return &Piece{e, form, previous} }
+func (e *Event) Piece(form Form, previous Text) Piece { return Piece{e, form, previous} }
 
 // Bytes gives the piece that fits behind anything, or the short one that fits behind the previous
 // text. All callers share them; nobody may change them.
-func (p *Piece) Bytes(after bool) []byte {
+func (p Piece) Bytes(after bool) []byte {
 	if after {
 		return p.event.bytesAfter(p.form, p.previous)
 	}
@@ -90,8 +91,7 @@ func (e *Event) bytesAfter(form Form, previous Text) []byte {
 	place := &e.compression().after[form-FormSSEGzip]
 	made := place.Load()
 	if made == nil || made.previous != previous.Number {
-		block := deflate.AppendBlock(nil, e.Text(form).Bytes, previous.Bytes)
-		made = &follower{previous.Number, appendGzipChunk(nil, form, block)}
+		made = &follower{previous.Number, gzipPiece(form, e.Text(form).Bytes, previous.Bytes)}
 		place.CompareAndSwap(nil, made)
 	}
 	return made.bytes
@@ -109,13 +109,10 @@ func (e *Event) compression() *compressed {
 func (e *Event) encodeCompressed(form Form) []byte {
 	switch plain := e.Bytes(forms[form].plain); {
 	case form.IsGzip():
-		var block []byte
 		if e.number == 0 {
-			block = deflate.AppendStored(nil, plain)
-		} else {
-			block = deflate.AppendBlock(nil, plain, nil)
+			return AppendGzipText(nil, form, plain)
 		}
-		return appendGzipChunk(nil, form, block)
+		return gzipPiece(form, plain, nil)
 	case e.number == 0:
 		return plain
 	case form.IsDeflate():
@@ -203,6 +200,24 @@ func AppendGzipEnd(dst []byte, form Form, sum, length uint32) []byte {
 		dst = AppendSSEEnd(dst, FormSSE)
 	}
 	return dst
+}
+
+// blocks lends room for a block that is on its way into a piece.
+var blocks = sync.Pool{New: func() any { return new([]byte) }}
+
+// blockRoomMax is the largest room, in bytes, that is kept for another block.
+const blockRoomMax = 64 << 10
+
+// gzipPiece compresses text behind a dictionary, which may be empty, into a piece of its own.
+func gzipPiece(form Form, text, dictionary []byte) []byte {
+	room := blocks.Get().(*[]byte)
+	block := deflate.AppendBlock((*room)[:0], text, dictionary)
+	piece := appendGzipChunk(nil, form, block)
+	if cap(block) <= blockRoomMax {
+		*room = block
+	}
+	blocks.Put(room)
+	return piece
 }
 
 // appendGzipChunk puts a chunk around a piece of a gzip stream (RFC 9112, 7.1), where there are chunks.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/klauspost/compress/flate"
 )
@@ -41,12 +42,18 @@ func AppendBlock(dst, text, dictionary []byte) []byte {
 	return dst
 }
 
+// sinks lends sinks, of which a compressor would need one for each text.
+var sinks = sync.Pool{New: func() any { return new(sink) }}
+
 func compress(dst, text, dictionary []byte) []byte {
-	out := sink(dst)
-	if err := flate.StatelessDeflate(&out, text, false, dictionary); err != nil {
+	out := sinks.Get().(*sink)
+	*out = dst
+	if err := flate.StatelessDeflate(out, text, false, dictionary); err != nil {
 		panic(fmt.Sprintf("deflate: memory does not take bytes: %v", err))
 	}
-	return out
+	dst, *out = *out, nil
+	sinks.Put(out)
+	return dst
 }
 
 // AppendStored appends text as it is, in blocks that begin and end at a whole byte (RFC 1951,
