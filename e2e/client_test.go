@@ -31,8 +31,7 @@ var (
 		return []string{node(t), driver("gunzip.js"), base + path}
 	}}
 	eventSource = kind{"Chromium EventSource", true, func(t *testing.T, base, path string) []string {
-		names := []string{"connected", "message", "gap", "server_error", "job_progress", "measurement", "alert"}
-		return append([]string{node(t), driver("browser.js"), chromium(t), "eventsource", base, path}, names...)
+		return append([]string{node(t), driver("browser.js"), chromium(t), "eventsource", base, path}, eventNames...)
 	}}
 	npmWS = kind{"npm ws", false, func(t *testing.T, base, path string) []string {
 		return []string{node(t), driver("ws.js"), "ws" + strings.TrimPrefix(base, "http") + path}
@@ -44,6 +43,20 @@ var (
 		return []string{node(t), driver("browser.js"), chromium(t), "websocket", base, path}
 	}}
 )
+
+// Firefox is not everywhere where there is a Chromium: only the tests of what browsers may do
+// differently have it, and are skipped without.
+var (
+	firefoxEventSource = kind{"Firefox EventSource", true, func(t *testing.T, base, path string) []string {
+		return append([]string{node(t), driver("firefox.js"), firefox(t), "eventsource", base, path}, eventNames...)
+	}}
+	firefoxWS = kind{"Firefox WebSocket", false, func(t *testing.T, base, path string) []string {
+		return []string{node(t), driver("firefox.js"), firefox(t), "websocket", base, path}
+	}}
+)
+
+// eventNames are those that an EventSource of the tests listens for.
+var eventNames = []string{"connected", "message", "gap", "server_error", "job_progress", "measurement", "alert"}
 
 // foreign is every client; light is one for each wire, for tests about something else. All but curl
 // without --compressed take their events compressed.
@@ -84,6 +97,17 @@ func chromium(t *testing.T) string {
 		}
 	}
 	t.Fatal("no chromium found: run make deps")
+	return ""
+}
+
+func firefox(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"firefox-esr", "firefox"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skip("there is no Firefox on this machine")
 	return ""
 }
 

@@ -26,6 +26,8 @@ var zipping = []struct {
 	{npmWS, "text_deflate"},
 	{pythonWS, "text_deflate"},
 	{browserWS, "text_deflate"},
+	{firefoxEventSource, "sse_gzip"},
+	{firefoxWS, "text_deflate"},
 }
 
 // progress is an event as workers publish them: much like the one before it.

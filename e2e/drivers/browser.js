@@ -1,7 +1,7 @@
 // Chromium as a client: node browser.js CHROMIUM eventsource|websocket BASE PATH [NAME...]
-// EventSource hands over only the event names it was asked for: they are the NAMEs.
 import { chromium } from "playwright-core";
 import { obey, say } from "./lines.js";
+import { act, openEventSource, openWebSocket, protocol } from "./page.js";
 
 const [executablePath, wire, base, path, ...names] = process.argv.slice(2);
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
@@ -10,28 +10,10 @@ const page = await browser.newPage({ ignoreHTTPSErrors: true });
 await page.exposeFunction("say", say);
 // Any document of the gateway's origin will do: streams are opened from it as a page would.
 await page.goto(`${base}/healthz`);
-const protocol = await page.evaluate(() => performance.getEntriesByType("navigation")[0].nextHopProtocol);
-
 if (wire === "eventsource") {
-  await page.evaluate(([path, names, protocol]) => {
-    const source = new EventSource(path);
-    source.onopen = () => say({ kind: "open", reason: protocol });
-    source.onerror = () => say({ kind: "error", reason: source.readyState === 2 ? "closed" : "connecting" });
-    for (const name of names) {
-      source.addEventListener(name, (event) => say({ kind: "event", event: name, id: event.lastEventId, data: event.data }));
-    }
-  }, [path, names, protocol]);
+  await page.evaluate(openEventSource, [path, names, await page.evaluate(protocol)]);
 } else {
-  await page.evaluate((path) => {
-    const url = new URL(path, location.href);
-    url.protocol = url.protocol.replace("http", "ws");
-    globalThis.socket = new WebSocket(url);
-    socket.onopen = () => say({ kind: "open" });
-    socket.onmessage = (event) => say({ kind: "message", data: event.data });
-    socket.onclose = (event) => say({ kind: "close", code: event.code, reason: event.reason });
-  }, path);
+  await page.evaluate(openWebSocket, path);
 }
-
-await obey(({ send, close }) =>
-  page.evaluate(([send, close]) => (close ? socket.close() : socket.send(send)), [send, close]));
+await obey(({ send, close }) => page.evaluate(act, [send, close]));
 await browser.close();
