@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
+	"github.com/millrace/millrace/proto/deflate"
 )
 
 // This file says in which form a stream takes its events compressed, and how the gateway's own words
@@ -145,6 +146,14 @@ func (g *Gateway) setEncodingHeader(header http.Header, form proto.Form) {
 	if form.IsGzip() {
 		header.Set("Content-Encoding", "gzip")
 	}
+}
+
+// inflaterOf gives what undoes the messages of a client that has agreed on compression, nil for others.
+func (s *sessions) inflaterOf(slot netio.Slot) *deflate.Inflater {
+	if s.shard.Form(slot).IsDeflate() {
+		return &s.inflater
+	}
+	return nil
 }
 
 // sendOwn queues what the Append functions of package proto wrote for a stream, whatever is queued

@@ -98,8 +98,8 @@ func (s *sessions) received(slot netio.Slot, bytes []byte) {
 	messages := &s.fresh
 	if one.flags&sessionHalfRead != 0 {
 		messages = &s.halfRead[slot].message
-	} else if messages.Inflater = nil; s.shard.Form(slot).IsDeflate() {
-		messages.Inflater = &s.inflater
+	} else {
+		messages.Inflater = s.inflaterOf(slot)
 	}
 	limit := s.gateway.options.Limits.MaxMessageBytes
 	for {

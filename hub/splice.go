@@ -10,7 +10,7 @@ import (
 // This file makes frames for streams that take their events as a gzip stream. Each event has one
 // piece that fits behind anything, and, where it is known what came before it on its channel, a
 // short one that fits behind that. Which of them a stream gets is netio's to say, when it writes.
-// Neither is made before some stream needs it, nor twice in the process.
+// Neither is made before some stream needs it, and all loops share what one of them has made.
 //
 // What a short piece follows on is always of the same channel: text of another one, which somebody
 // else may have published, never bears on its length.
@@ -20,6 +20,9 @@ const (
 	// with lastOverhead for each. What is pushed out is followed by a piece that fits anywhere.
 	lastBytesMax = 8 << 20
 	lastOverhead = 256
+	// followBytesMax is the longest text, in bytes, of which a short piece is made: with a longer one
+	// what came before saves too little for compressing it a second time.
+	followBytesMax = 64 << 10
 )
 
 // EncodePiece is [netio.Events].Encode of a loop whose shard has event streams in a gzip form.
@@ -33,7 +36,7 @@ func (s *Shard) frame(event *proto.Event, form proto.Form, born int64, fanout bo
 		text := event.Text(form)
 		both := &splicedPiece{splice: netio.Splice{Number: text.Number}, piece: event.Piece(form, before)}
 		both.splice.Source = &both.piece
-		if text.Number != 0 {
+		if text.Number != 0 && len(text.Bytes) <= followBytesMax {
 			both.splice.Previous = before.Number
 		}
 		return s.loop.NewSplicedFrame(text.Bytes, born, &both.splice)

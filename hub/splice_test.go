@@ -92,7 +92,12 @@ func (p *twins) compare() {
 	p.unread = bytes.Clone(behind) // a batch, whose time came
 	got := make([]byte, len(want))
 	if n, err := io.ReadFull(p.reader, got); err != nil || !bytes.Equal(got, want) {
-		t.Fatalf("of %d bytes the gzip stream has said %d (%v):\n%.2000q\nwant\n%.2000q", len(want), n, err, got[:n], want)
+		at := 0
+		for at < n && got[at] == want[at] {
+			at++
+		}
+		from := max(0, at-200)
+		t.Fatalf("of %d bytes the gzip stream has said %d (%v), and another one at %d:\n%.600q\nwant\n%.600q", len(want), n, err, at, got[from:n], want[from:])
 	}
 }
 
@@ -110,8 +115,9 @@ func (p *twins) end() {
 	}
 }
 
-// spliceChannels are of every kind that bears on how text is compressed.
-var spliceChannels = []string{"job:1", "job:2", "kept:1", "secret:1", "batch:1", "state:1"}
+// spliceChannels are of every kind that bears on how text is compressed, but for logs: of what twins read
+// of their past by themselves, the one may hear something else in between than the other.
+var spliceChannels = []string{"job:1", "job:2", "kept:1", "secret:1", "batch:1", "state:1", "newest:1", "job:*"}
 
 // keepConfirmed has a stream on each loop that hears all channels, and waits until they are confirmed.
 func (h *harness) keepConfirmed(channels []string) {
@@ -124,11 +130,11 @@ func (h *harness) keepConfirmed(channels []string) {
 		}
 	}
 	for _, channel := range channels {
-		kind := broker.Plain
-		if h.rules[typeOf(channel)] != nil {
-			kind = h.rules[typeOf(channel)].Kind
+		subscriptions := plain(channel)
+		if rules := h.rules[typeOf(channel)]; rules != nil && rules.Kind == broker.State {
+			subscriptions[0].Kind = broker.State
 		}
-		h.hub.Confirmed([]broker.Subscription{{Channel: channel, Kind: kind}}, false)
+		h.hub.Confirmed(subscriptions, false)
 	}
 	sockettest.Eventually(h.t, "all channels are confirmed", func() bool {
 		h.mutex.Lock()
@@ -141,6 +147,48 @@ func (h *harness) keepConfirmed(channels []string) {
 	})
 }
 
+// burst publishes so much in one turn of a loop that nothing of it but the first fits into a queue.
+func (h *harness) burst(loop int, publish func()) {
+	h.t.Helper()
+	var budget netio.Budget
+	held, over := make(chan struct{}), make(chan struct{})
+	done := make(chan error)
+	go func() {
+		done <- h.loops[loop].Do(h.t.Context(), func() {
+			s := h.hub.Shard(loop)
+			budget, s.budget = s.budget, netio.Budget{Bytes: 1}
+			close(held)
+			<-over
+		})
+	}()
+	<-held
+	publish()
+	close(over)
+	if err := <-done; err != nil {
+		h.t.Fatal(err)
+	}
+	h.on(loop, func(s *Shard) { s.budget = budget })
+	for range 2 { // turns, in which those who missed something are told what there is now
+		h.on(loop, func(*Shard) {})
+	}
+}
+
+// publishSpliced publishes something much like the last time.
+func (h *harness) publishSpliced(channel string, n int, fill string) {
+	h.t.Helper()
+	payload := fmt.Sprintf(`{"type":"progress","percent":%d,"stage":%q,"channel":%q}`, n, fill, channel)
+	switch channel {
+	case "job:*":
+		h.publish("job:3", payload)
+	case "state:1":
+		if err := h.hub.Value(channel, []byte(payload), time.Now()); err != nil {
+			h.t.Fatal(err)
+		}
+	default:
+		h.publish(channel, payload)
+	}
+}
+
 // playSplice lets happen what a script says to streams on two loops.
 func playSplice(t testing.TB, script []byte) {
 	h := newHarness(t, 2, nil)
@@ -148,6 +196,7 @@ func playSplice(t testing.TB, script []byte) {
 	h.rules["kept"] = &Rules{Compress: true, Replay: Replay{Size: 4, TTL: time.Minute}}
 	h.rules["batch"] = &Rules{Compress: true, Batch: time.Millisecond}
 	h.rules["state"] = &Rules{Compress: true, Kind: broker.State}
+	h.rules["newest"] = &Rules{Compress: true, Conflate: true}
 	h.keepConfirmed(spliceChannels)
 	pairs := []*twins{
 		h.joinTwins(0, proto.FormSSEPlainGzip), h.joinTwins(1, proto.FormSSEPlainGzip),
@@ -157,19 +206,27 @@ func playSplice(t testing.TB, script []byte) {
 		pair := pairs[int(step>>3)%len(pairs)]
 		channel := spliceChannels[int(step>>3)%len(spliceChannels)]
 		switch step % 8 {
-		case 0, 1, 2:
-			fill := "encode"
-			if step > 250 {
-				fill = strings.Repeat("a frame of the film; ", 2000)
+		case 0, 1:
+			if step < 248 {
+				h.publishSpliced(channel, n, "encode")
+				break
 			}
-			payload := fmt.Sprintf(`{"type":"progress","percent":%d,"stage":%q,"channel":%q}`, n, fill, channel)
-			if channel == "state:1" {
-				_ = h.hub.Value(channel, []byte(payload), time.Now())
-			} else {
-				h.publish(channel, payload)
+			h.publishSpliced(channel, n, strings.Repeat("a frame of the film; ", 2000))
+			for _, pair := range pairs {
+				pair.compare() // a plain stream whose socket is full is not treated as its twin
 			}
+		case 2:
+			h.burst(pair.plain.loop, func() {
+				for part := range 3 {
+					h.publishSpliced(channel, n, fmt.Sprint("burst ", part))
+				}
+			})
 		case 3, 4:
-			pair.subscribe(channel, [...]From{{}, {Kind: FromBeginning, Text: "0"}, {Kind: FromUnknown, Text: "x"}}[n%3])
+			from := beginnings[n%len(beginnings)]
+			if isWildcard(channel) {
+				from = From{} // it has no past
+			}
+			pair.subscribe(channel, from)
 		case 5:
 			pair.unsubscribe(channel)
 		case 6:
@@ -188,6 +245,9 @@ func playSplice(t testing.TB, script []byte) {
 		pair.end()
 	}
 }
+
+// beginnings are where twins begin with a channel.
+var beginnings = [...]From{{}, {Kind: FromBeginning, Text: "0"}, {Kind: FromUnknown, Text: "x"}}
 
 // TestSplicedTextIsThePlainText plays random scripts.
 func TestSplicedTextIsThePlainText(t *testing.T) {

@@ -59,6 +59,7 @@
 //
 // Mailbox: [MailMax] posts, but for what its posters bound otherwise; beyond it Post says no and the poster must make the loss known.
 // Outbox: the owner says with each [Loop.Offer] how many bytes may wait, and how long ([Budget]);
-// netio closes a stream of whose queue no whole frame has left for the stall limit. Requests in flight on the desk,
+// netio closes a stream of whose queue no whole frame has left for the stall limit. Text for which pieces are made in
+// one flush: encodeBytesMax, but for the last one. Requests in flight on the desk,
 // bytes of a head, time to a whole head and bytes of a buffered answer are set in [DeskOptions].
 package netio

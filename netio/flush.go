@@ -71,6 +71,7 @@ type transfer struct {
 // reports whether some are left.
 func (l *Loop) flush() (more bool) {
 	start := l.sys.now()
+	l.encodedBytes = 0
 	for n := 0; n < flushSocketsMax && (n < flushBulkMin || l.now-start <= flushTimeMax); {
 		taken := l.gather(n)
 		if taken == 0 {

@@ -132,6 +132,7 @@ type Loop struct {
 	frames        []frame
 	freeFrame     Frame
 	sheet         []byte // where the bytes of the next fan-out's frame go
+	encodedBytes  int    // of text that was given to Encode in this flush
 
 	express, bulk lane
 	batch         []transfer   // of the flush

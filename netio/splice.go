@@ -121,50 +121,70 @@ func (w *queueWalk) next() *frame {
 	return &w.loop.frames[w.loop.chunks.At(w.chunk).frames[w.index-1]]
 }
 
-// pieceOf chooses what a frame is behind the text with that number, nil if it could not be made;
-// the stream is then closed.
-func (l *Loop) pieceOf(slot Slot, entry *frame, tail uint64) []byte {
-	splice := entry.splice
-	if splice == nil {
-		return entry.bytes
+// pieceBehind is where the piece is kept that a frame is behind the text with that number; nil stands
+// there as long as it is not made.
+func (f *frame) pieceBehind(tail uint64) *[]byte {
+	switch splice := f.splice; {
+	case splice == nil:
+		return &f.bytes
+	case splice.Previous != 0 && splice.Previous == tail:
+		return &splice.after
+	default:
+		return &splice.Alone
 	}
-	piece := &splice.Alone
-	if splice.Previous != 0 && splice.Previous == tail {
-		piece = &splice.after
-	}
-	if *piece == nil {
-		made := l.encode(slot, splice.Source, piece == &splice.after)
-		if len(made) == 0 {
-			l.Close(slot, ReasonBug)
-			return nil
-		}
-		*piece = l.onSheet(made)
-	}
-	return *piece
 }
 
-// offerPieces is offerFrames of a spliced stream: the first frames of o, in the pieces that fit. It
-// offers nothing if one could not be made.
+const (
+	// encodeBytesMax is how much text is given to Encode in one flush: when it is reached, what needs
+	// another piece waits for the next turn, so that a burst that is compressed holds nobody up.
+	encodeBytesMax = 256 << 10
+	// encodeBytesMin is what a text counts for at least.
+	encodeBytesMin = 4 << 10
+)
+
+// makePiece has a piece of a frame made, and reports whether there is one now; if not, the stream is
+// closed.
+func (l *Loop) makePiece(slot Slot, entry *frame, piece *[]byte) bool {
+	l.encodedBytes += max(len(entry.bytes), encodeBytesMin)
+	made := l.encode(slot, entry.splice.Source, piece == &entry.splice.after)
+	if len(made) == 0 {
+		l.Close(slot, ReasonBug)
+		return false
+	}
+	*piece = l.onSheet(made)
+	return true
+}
+
+// offerPieces is offerFrames of a spliced stream: the first frames of o, in the pieces that fit and
+// that there is still time to make. It offers nothing if that is none, or one could not be made.
 func (l *Loop) offerPieces(slot Slot, s *stream, o *outbox) (offered int) {
 	first := len(l.vectors)
 	tail, skip := l.trailOf(s).number(), int(o.written)
 	walk := queueWalk{l, o.head, int(o.headIndex)}
 	for left := o.count; left > 0 && offered < vectorBytesMax; left-- {
 		entry := walk.next()
-		piece := l.pieceOf(slot, entry, tail)
-		if len(piece) == 0 {
-			l.vectors = l.vectors[:first]
-			return 0
+		piece := entry.pieceBehind(tail)
+		if *piece == nil {
+			if l.encodedBytes >= encodeBytesMax {
+				break
+			}
+			if !l.makePiece(slot, entry, piece) {
+				l.vectors = l.vectors[:first]
+				return 0
+			}
 		}
 		if entry.splice != nil {
 			tail = entry.splice.Number
 		}
-		next := vectorOf(piece[skip:])
+		next := vectorOf((*piece)[skip:])
 		if !l.addVector(first, next) {
 			break
 		}
 		offered += int(next.Len)
 		skip = 0
+	}
+	if offered == 0 {
+		l.enlist(slot, s, Bulk)
 	}
 	return offered
 }
@@ -179,7 +199,7 @@ func (l *Loop) advanceSpliced(s *stream, o *outbox, n uint32) (empty bool) {
 	for o.count > 0 && n > 0 {
 		f := l.chunks.At(o.head).frames[o.headIndex]
 		entry := &l.frames[f]
-		piece := l.pieceOf(0, entry, t.number()) // it was offered, so it is there
+		piece := *entry.pieceBehind(t.number()) // bytes of it were written, so it is there
 		if n < uint32(len(piece)) {
 			break
 		}

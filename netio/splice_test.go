@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,13 +96,22 @@ func spliceTo(l *Loop, slots []Slot, n int, want func(stream int) bool) {
 }
 
 func TestSplicedStreams(t *testing.T) {
+	for _, with := range []struct {
+		name   string
+		kernel func(testing.TB) *kernel
+	}{{"write", newTestKernel}, {"ring", newRingKernel}} {
+		t.Run(with.name, func(t *testing.T) { testSplicedStreams(t, with.kernel) })
+	}
+}
+
+func testSplicedStreams(t *testing.T, newKernel func(testing.TB) *kernel) {
 	const streams, texts = 12, 300
 	want := func(n, stream int) bool { return n%(stream+2) != 0 } // each misses others, as one that lags does
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			var slots []Slot
 			made := make(map[string]int)
-			o := startLoop(t, LoopOptions{}, &tornKernel{newTestKernel(t), rand.New(rand.NewPCG(seed, 2))}, func(o *owner) {
+			o := startLoop(t, LoopOptions{}, &tornKernel{newKernel(t), rand.New(rand.NewPCG(seed, 2))}, func(o *owner) {
 				o.events.Adopted = func(s Slot, _ any) {
 					o.Splice(s, []byte("head"))
 					o.SendBytes(s, []byte("<head>"))
@@ -177,6 +187,45 @@ func checkSpliced(t *testing.T, client *notationReader, texts int, want func(n i
 	if client.short != short {
 		t.Errorf("%d short pieces came, %d texts stand behind their previous one", client.short, short)
 	}
+}
+
+// TestEncodingIsSpread: a burst for one stream is not encoded in one turn, during which nobody else
+// would be served.
+func TestEncodingIsSpread(t *testing.T) {
+	const texts, most = 1000, encodeBytesMax / encodeBytesMin
+	slots := make(chan Slot, 1)
+	made, turns := 0, []int{}
+	o := startLoop(t, LoopOptions{}, nil, func(o *owner) {
+		o.events.Adopted = func(s Slot, _ any) {
+			o.Splice(s, nil)
+			slots <- s
+		}
+		o.events.Encode = func(source any, after bool) []byte {
+			made++
+			return source.(notation).encode(after)
+		}
+		o.events.Work = func() bool { // before each flush
+			turns, made = append(turns, made), 0
+			return false
+		}
+	})
+	client := &notationReader{Reader: adopt(t, o, nil)}
+	slot := <-slots
+	o.Do(context.Background(), func() {
+		for n := 1; n <= texts; n++ {
+			spliceTo(o.Loop, []Slot{slot}, n, func(int) bool { return true })
+		}
+	})
+	for n := 1; n <= texts; n++ {
+		if text, err := client.next(); err != nil || len(text) != 1+n%70 {
+			t.Fatalf("text %d has %d bytes, %v", n, len(text), err)
+		}
+	}
+	o.Do(context.Background(), func() {
+		if turns = append(turns, made); slices.Max(turns) != most {
+			t.Errorf("pieces were made as %v, want %d at most", turns, most)
+		}
+	})
 }
 
 // TestTextSumCountsTheQueue: the end of a stream is queued behind what still waits.

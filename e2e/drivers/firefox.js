@@ -1,7 +1,8 @@
 // Firefox as a client: node firefox.js FIREFOX eventsource|websocket BASE PATH [NAME...]
 // It is driven by WebDriver BiDi, which it speaks itself.
 import { spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -18,7 +19,10 @@ const firefox = spawn(program, ["--headless", "--no-remote", "--profile", profil
   env: { ...process.env, HOME: profile },
 });
 const ended = new Promise((resolve) => firefox.on("exit", resolve));
-process.on("exit", () => firefox.kill("SIGKILL"));
+process.on("exit", () => {
+  firefox.kill("SIGKILL");
+  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+});
 
 const address = await new Promise((resolve, reject) => {
   firefox.on("exit", () => reject(new Error("Firefox ended")));
@@ -80,6 +84,5 @@ if (wire === "eventsource") {
 }
 await obey(({ send, close }) => evaluate(act, [send, close]));
 control.terminate();
-firefox.kill();
+firefox.kill("SIGKILL"); // nothing of its profile is to be kept
 await ended;
-await rm(profile, { recursive: true, force: true });

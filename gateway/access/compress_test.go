@@ -27,6 +27,7 @@ func TestCompresses(t *testing.T) {
 		{"public, switched off", Namespace{Access: Public, Compress: new(false)}, false, false, false},
 		{"owner, switched on", Namespace{Access: Owner, Parts: 2, Compress: new(true)}, false, false, true},
 		{"personal, switched on", Namespace{Access: Owner, Parts: 2, Compress: new(true)}, true, false, true},
+		{"user, but personal, switched on", Namespace{Access: User, Parts: 2, Compress: new(true)}, true, false, true},
 		{"anything where everything is open", Namespace{}, false, true, true},
 		{"owner where everything is open", Namespace{Access: Owner, Parts: 2}, false, true, false},
 	} {
@@ -48,17 +49,18 @@ func TestCompresses(t *testing.T) {
 				t.Errorf("compressed: %v", got)
 			}
 			warned := strings.Contains(log.String(), "compress makes events shorter")
-			if wanted := test.want && test.namespace.Access == Owner; warned != wanted {
+			if wanted := test.want && (test.namespace.Access == Owner || test.personal); warned != wanted {
 				t.Errorf("warned: %v: %s", warned, log.String())
 			}
 		})
 	}
 }
 
-// TestCompressesWithoutNamespace: a personal type needs no namespace of its own to be kept apart.
+// TestCompressesWithoutNamespace: a personal type needs no namespace of its own to be kept apart, whatever
+// is said of types without one.
 func TestCompressesWithoutNamespace(t *testing.T) {
 	policy, err := New(Options{
-		Namespaces: map[string]Namespace{DefaultType: {Access: Public}}, Personal: []string{"notes"},
+		Namespaces: map[string]Namespace{DefaultType: {Access: Public, Compress: new(true)}}, Personal: []string{"notes"},
 		Authenticated: true, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

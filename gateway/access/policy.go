@@ -157,7 +157,7 @@ func (p *Policy) warn(logger *slog.Logger) {
 		}
 	}
 	for _, typ := range slices.Sorted(maps.Keys(p.namespaces)) {
-		if namespace := p.namespaces[typ]; namespace.Compress != nil && *namespace.Compress && isRestricted(namespace.Access) {
+		if namespace := p.namespaces[typ]; namespace.Compress != nil && *namespace.Compress && (isRestricted(namespace.Access) || slices.Contains(p.personal, typ)) {
 			logger.Warn("compress makes events shorter whose length may tell of what only some may know", "type", typ, "access", string(namespace.Access))
 		}
 		if namespace := p.namespaces[typ]; namespace.Access == Owner && namespace.Parts == 0 {
@@ -204,13 +204,16 @@ func (p *Policy) NeedsToken() bool { return p.needsToken }
 // Compresses reports whether events of a type may be made shorter for clients that take them
 // compressed. Where the namespace does not say, those are that many may hear: public, or for every
 // user, or anything where there is no authentication; but not what belongs to one user, or is given
-// out by tokens or a webhook, lest the length of a secret beside a text of somebody else's tell of it.
+// out by tokens or a webhook, lest the length of a secret beside a text of somebody else's tell of it. Of a
+// personal type only a namespace of its own says otherwise.
 func (p *Policy) Compresses(typ string) bool {
-	namespace := p.Namespace(typ)
+	namespace, personal := p.Namespace(typ), slices.Contains(p.personal, typ)
 	switch {
+	case personal && namespace == p.fallback:
+		return false // what is said of all other types is not meant for this one
 	case namespace.Compress != nil:
 		return *namespace.Compress
-	case slices.Contains(p.personal, typ):
+	case personal:
 		return false
 	case namespace.Access == Public || namespace.Access == User:
 		return true
