@@ -129,6 +129,8 @@ const (
 	metricBytesPerDelivery = "bytesPerDelivery"
 	metricTimesFewerBytes  = "timesFewerBytes"
 	metricTimesCPU         = "timesCPU"
+	metricTimesWriteCPU    = "timesCPUOfAWrite"
+	metricPerWrite         = "messagesPerWrite"
 )
 
 // missing is how many deliveries of a sample did not arrive.

@@ -90,15 +90,18 @@ func (c *cell) compress(ctx context.Context, load compressCase, header string) e
 		c.add(name, map[string]float64{
 			metricStreams: float64(streams), metricExpected: got.deliveries, metricDeliveries: got.deliveries,
 			metricBytesPerDelivery: got.bytes / got.deliveries, metricCPUPerMillion: got.cpu / got.deliveries * 1e6,
+			metricPerWrite:        got.deliveries / got.writes,
 			metricTimesFewerBytes: plain.bytes / plain.deliveries / (got.bytes / got.deliveries),
 			metricTimesCPU:        got.cpu / got.deliveries / (plain.cpu / plain.deliveries),
+			metricTimesWriteCPU:   got.cpu / got.writes / (plain.cpu / plain.writes),
 		})
 	}
 	return nil
 }
 
-// compressed is what a load took. A delivery is one message for one stream, in a batch or not.
-type compressed struct{ deliveries, bytes, cpu float64 }
+// compressed is what a load took. A delivery is one message for one stream, in a batch or not. How many
+// of them share a write depends on how busy the machine is, and the CPU time on that.
+type compressed struct{ deliveries, bytes, writes, cpu float64 }
 
 // compressLoad connects a crowd, sends it a load and lets it go. That all has come shows in the
 // bytes: what a compressed stream holds is not looked at here.
@@ -147,7 +150,9 @@ func (c *cell) compressLoad(ctx context.Context, running *server, from *publishe
 	case !batch && end.deliveries-start.deliveries != uint64(sent*streams):
 		return nil, fmt.Errorf("the server delivered %d messages, not %d", end.deliveries-start.deliveries, sent*streams)
 	}
-	return &compressed{deliveries: float64(sent) * float64(streams), bytes: float64(bytes), cpu: seconds(after - before)}, nil
+	return &compressed{
+		deliveries: float64(sent) * float64(streams), bytes: float64(bytes), writes: float64(end.writes - start.writes), cpu: seconds(after - before),
+	}, nil
 }
 
 // compressSteps asks for all channels of a load in one request.
@@ -170,18 +175,20 @@ func compressFigures(scenario, title string, cases []compressCase) (rows []figur
 			of := load.name + ", " + how
 			rows = append(rows,
 				figure{scenario: scenario, of: of, metric: metricBytesPerDelivery, label: title + ", " + of + ": bytes a message", full: title + ", " + of + ": bytes a message", format: showPlain},
-				figure{scenario: scenario, of: of, metric: metricCPUPerMillion, label: "same: CPU s per million", full: title + ", " + of + ": CPU s per million", format: showSeconds})
+				figure{scenario: scenario, of: of, metric: metricCPUPerMillion, label: "same: CPU s per million", full: title + ", " + of + ": CPU s per million", format: showSeconds},
+				figure{scenario: scenario, of: of, metric: metricPerWrite, label: "same: messages a write", full: title + ", " + of + ": messages a write", format: showPlain, more: true})
 		}
 		of := load.name + ", compressed"
 		rows = append(rows,
 			figure{scenario: scenario, of: of, metric: metricTimesFewerBytes, label: "same: times fewer bytes than plain", full: title + ", " + of + ": times fewer bytes than plain", format: showRatio, more: true},
-			figure{scenario: scenario, of: of, metric: metricTimesCPU, label: "same: times the CPU of plain", full: title + ", " + of + ": times the CPU of plain", format: showRatio})
+			figure{scenario: scenario, of: of, metric: metricTimesCPU, label: "same: times the CPU of plain", full: title + ", " + of + ": times the CPU of plain", format: showRatio},
+			figure{scenario: scenario, of: of, metric: metricTimesWriteCPU, label: "same: times the CPU of plain, of a write", full: title + ", " + of + ": times the CPU of plain, of a write", format: showRatio})
 	}
 	return rows
 }
 
 // output is what a gateway has written to streams so far.
-type output struct{ bytes, deliveries uint64 }
+type output struct{ bytes, deliveries, writes uint64 }
 
 // writtenBy asks a gateway.
 func writtenBy(ctx context.Context, address string) (w output, err error) {
@@ -196,7 +203,7 @@ func writtenBy(ctx context.Context, address string) (w output, err error) {
 	}
 	defer response.Body.Close()
 	var stats struct {
-		Loops    []struct{ BytesWritten uint64 }
+		Loops    []struct{ BytesWritten, Writes uint64 }
 		Delivery struct{ Deliveries uint64 }
 	}
 	if err := json.NewDecoder(response.Body).Decode(&stats); err != nil {
@@ -204,6 +211,7 @@ func writtenBy(ctx context.Context, address string) (w output, err error) {
 	}
 	for _, loop := range stats.Loops {
 		w.bytes += loop.BytesWritten
+		w.writes += loop.Writes
 	}
 	w.deliveries = stats.Delivery.Deliveries
 	return w, nil
