@@ -193,8 +193,11 @@ func (l *Loop) received(slot Slot, bytes []byte) {
 }
 
 func (l *Loop) timer(slot Slot, s *stream) {
-	if s.state == stateEnding || s.state == stateLingering {
+	switch s.state {
+	case stateEnding, stateLingering:
 		l.Close(slot, ReasonEndDeadline)
+		return
+	case stateClosed: // in this turn, and its owner has said goodbye to it
 		return
 	}
 	defer l.guard(slot)
