@@ -15,7 +15,12 @@ TOOL := go tool -modfile=tools/go.mod
 # The end-to-end tests, the hostile peers and the audit run the real binary against the clock, so they run after
 # everything else and alone.
 UNIT = $(shell go list ./... | grep -v -e '/e2e' -e '/audit$$' -e '/hostile$$')
-FUZZ_TIME ?= 30s
+FUZZ_TIME ?= 1m
+
+# Of `make sim`: one world, or so many from the first on.
+SEED ?=
+SEEDS ?= 10000
+FIRST ?= 1
 
 # Where the samples of a benchmark go, and what it says when a measurement fails, which is in the
 # table and the report: that ends no run.
@@ -27,7 +32,7 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run demo quick test test-unit test-web test-e2e test-hostile test-audit audit hostile packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
+.PHONY: help build run demo quick test test-unit sim test-web test-e2e test-hostile test-audit audit hostile packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +50,7 @@ demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LI
 quick: ## unit tests without the race detector, under a minute
 	@go test -shuffle=on $(UNIT)
 
-test: deps lint test-unit test-web test-e2e test-hostile test-audit ## everything: what CI runs
+test: deps lint test-unit sim test-web test-e2e test-hostile test-audit ## everything: what CI runs
 
 test-unit:
 	@echo "unit tests, with the race detector"
@@ -81,6 +86,11 @@ test-hostile:
 hostile: ## every abuse case with larger crowds, one after the other; writes docs/robustness.md
 	@go test -count=1 -timeout=30m ./hostile -report $(CURDIR)/docs/robustness.md -crowd 5
 
+# One goroutine a world, so without the race detector.
+sim: ## play netio's loop on a simulated kernel: SEEDS (10000) worlds from FIRST (1) on, or one, SEED
+	@echo "the loop on a simulated kernel: $(if $(SEED),seed $(SEED),$(SEEDS) seeds)"
+	@go test -count=1 -timeout=60m -v -run='^TestSimulation$$' ./netio -args $(if $(SEED),-seed $(SEED),-seeds $(SEEDS) -first $(FIRST))
+
 test-audit:
 	@echo "the audit, in small: what clients see while Redis breaks"
 	@go test -race -shuffle=on -timeout=5m ./audit
@@ -107,7 +117,7 @@ format: ## format all Go files, and the npm packages where they are installed
 	@$(TOOL) gofumpt -w .
 	@if [ -e web/node_modules ]; then $(WEB) run format; fi
 
-fuzz: ## run every fuzz target for FUZZ_TIME (30s) each
+fuzz: ## run every fuzz target for FUZZ_TIME (1m) each
 	@for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 			echo "$$package $$target"; \
