@@ -50,7 +50,7 @@ demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LI
 quick: ## unit tests without the race detector, under a minute
 	@go test -shuffle=on $(UNIT)
 
-test: deps lint test-unit sim test-web test-e2e test-hostile test-audit ## everything: what CI runs
+test: deps lint vuln test-unit sim test-web test-e2e test-hostile test-audit ## everything: what CI runs
 
 test-unit:
 	@echo "unit tests, with the race detector"
@@ -110,8 +110,9 @@ lint: ## format, vet, staticcheck, errors wrapped with %w
 	@$(TOOL) go-errorlint -asserts=false -comparison=false ./...
 	@echo "lint: clean"
 
+# Not ours to mend in the commit at hand, and asked of a database that may be out of reach.
 vuln: ## known vulnerabilities in what we link (needs the network; never fails a build)
-	@timeout 90 $(TOOL) govulncheck ./... || echo "govulncheck: see above; this does not fail the build"
+	@timeout 60 $(TOOL) govulncheck ./... || echo "govulncheck: see above; this does not fail the build"
 
 format: ## format all Go files, and the npm packages where they are installed
 	@$(TOOL) gofumpt -w .

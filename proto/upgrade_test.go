@@ -2,6 +2,8 @@ package proto
 
 import (
 	"bufio"
+	"crypto/sha1"
+	"encoding/base64"
 	"net/http"
 	"slices"
 	"strings"
@@ -132,6 +134,49 @@ func TestCheckUpgradeRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzCheckUpgrade holds a handshake that is taken to RFC 6455, 4.2.1, looked at in another way, and
+// what is refused to an answer that says why.
+func FuzzCheckUpgrade(f *testing.F) {
+	for _, line := range []string{getWS, "POST /ws HTTP/1.1", "GET /ws HTTP/1.0"} {
+		f.Add(line, "server.example.com", "websocket", "Upgrade", "dGhlIHNhbXBsZSBub25jZQ==", "13", "millrace.v1, bearer.a")
+	}
+	f.Add(getWS, "", "h2c, WebSocket", "keep-alive , uPGRADE", "____IHNhbXBsZSBub25jZQ==", "13, 8", "a b")
+	f.Add(getWS, "h", "websocket\t", ",,Upgrade", "dGhlIHNhbXBsZSBub25jZQ=\n", " 13", ",,,")
+	f.Fuzz(func(t *testing.T, line, host, upgrade, connection, key, version, subprotocol string) {
+		text := line + "\r\nHost: " + host + "\r\nUpgrade: " + upgrade + "\r\nConnection: " + connection + "\r\nSec-WebSocket-Key: " + key +
+			"\r\nSec-WebSocket-Version: " + version + "\r\nSec-WebSocket-Protocol: " + subprotocol + "\r\n\r\n"
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))
+		if err != nil {
+			return
+		}
+		found, failure := CheckUpgrade(r)
+		if failure != nil {
+			if !slices.Contains([]int{400, 405, 426, 505}, failure.Status) || failure.Code == "" || failure.Message == "" ||
+				failure.Status == 426 && failure.Header.Get("Sec-WebSocket-Version") != "13" {
+				t.Fatalf("%q is refused with %+v", text, failure)
+			}
+			return
+		}
+		holds := func(name, token string) bool {
+			list := strings.ToLower(strings.Join(r.Header.Values(name), ","))
+			return slices.ContainsFunc(strings.Split(list, ","), func(one string) bool { return strings.TrimSpace(one) == token })
+		}
+		decoded, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
+		if err != nil || len(decoded) != 16 || r.Method != http.MethodGet || !r.ProtoAtLeast(1, 1) || r.Host == "" ||
+			!holds("Upgrade", "websocket") || !holds("Connection", "upgrade") || r.Header.Get("Sec-WebSocket-Version") != "13" {
+			t.Fatalf("%q is taken", text)
+		}
+		if len(found.Accept) != base64.StdEncoding.EncodedLen(sha1.Size) || len(found.Subprotocols) > subprotocolsMax {
+			t.Fatalf("%q: %+v", text, found)
+		}
+		for _, one := range found.Subprotocols {
+			if one == "" || strings.ContainsAny(one, " \t,;=\"\r\n") {
+				t.Fatalf("%q: the subprotocol %q is no token", text, one)
+			}
+		}
+	})
 }
 
 // TestCheckUpgradeLinear: what ate quadratic time elsewhere is refused or read at once.
