@@ -11,7 +11,11 @@ import (
 	"github.com/millrace/millrace/internal/redistest"
 )
 
-const aclPassword = "a-password-of-the-test"
+const (
+	aclPassword = "a-password-of-the-test"
+	// redisPassword has to be written otherwise in a URL.
+	redisPassword = "a pass:word"
+)
 
 // aclNamespaces has every way in which a gateway speaks to Redis.
 const aclNamespaces = `

@@ -74,6 +74,9 @@ func startAt(t *testing.T, path, address string, arguments ...string) *gateway {
 	if !ready {
 		t.Fatalf("/readyz did not say 200 within %v", patience)
 	}
+	if !poll(patience, func() bool { return logs.Lines() > 0 }) {
+		t.Error("the watch over all logs saw no line, and a gateway says where it serves")
+	}
 	return g
 }
 

@@ -10,10 +10,15 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/internal/logwatch"
 )
 
 // builds is the folder for binaries, made once and removed at the end.
 var builds string
+
+// logs looks at every line that any binary of ours logs.
+var logs logwatch.Watch
 
 // racy and plain build the gateway with and without the race detector, once. Behaviour is
 // tested with it, memory and crowds without: it multiplies what a stream costs.
@@ -47,9 +52,16 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(builds)
 	before := descriptors()
+	logs.Secret("the secret of tokens", secret)
+	logs.Secret("a password of Redis", aclPassword)
+	logs.Secret("a password of Redis", redisPassword)
 	code := m.Run()
 	if code != 0 {
 		return code
+	}
+	if err := logs.Verdict(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	if err := goleak.Find(); err != nil {
 		fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)

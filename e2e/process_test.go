@@ -62,7 +62,7 @@ func start(t *testing.T, name, path string, arguments ...string) *process {
 	}
 	var readers sync.WaitGroup
 	readers.Go(func() { p.readLines(output) })
-	readers.Go(func() { p.readErrors(complaints) })
+	readers.Go(func() { p.readErrors(complaints, strings.HasPrefix(path, builds)) })
 	go func() {
 		readers.Wait()
 		p.err = p.cmd.Wait()
@@ -91,10 +91,14 @@ func (p *process) readLines(output io.Reader) {
 	}
 }
 
-func (p *process) readErrors(complaints io.Reader) {
+// readErrors keeps what a child complains of. What a binary of ours says there is its log.
+func (p *process) readErrors(complaints io.Reader, ours bool) {
 	scanner := bufio.NewScanner(complaints)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
+		if ours {
+			logs.Line(p.name, scanner.Text())
+		}
 		p.mutex.Lock()
 		p.errorLog = append(p.errorLog, scanner.Text())
 		if len(p.errorLog) > errorLinesMax {

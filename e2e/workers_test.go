@@ -149,7 +149,7 @@ func TestNodeWorker(t *testing.T) {
 	if code := run("photos", "redis://127.0.0.1:1"); code != 1 {
 		t.Errorf("without a Redis its exit code is %d", code)
 	}
-	redis.CLI(t, "CONFIG", "SET", "requirepass", "a pass:word")
+	redis.CLI(t, "CONFIG", "SET", "requirepass", redisPassword)
 	if code := run("photos", "redis://:a%20pass%3Aword@"+redis.Addr+"/0"); code != 0 {
 		t.Errorf("with a password its exit code is %d", code)
 	}

@@ -119,6 +119,7 @@ func (g *gateway) follow(output io.Reader) {
 		line, err := reader.ReadString('\n')
 		g.stuck.Unlock()
 		if line != "" {
+			logs.Line("a gateway of a case", line)
 			g.mutex.Lock()
 			g.log = append(g.log, strings.TrimSuffix(line, "\n"))
 			g.mutex.Unlock()

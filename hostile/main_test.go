@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/internal/logwatch"
 )
 
 var (
@@ -26,6 +28,9 @@ const patience = 90 * time.Second
 
 // builds is the folder for the binary, made once and removed at the end.
 var builds string
+
+// logs looks at every line that any gateway of the suite logs.
+var logs logwatch.Watch
 
 // gatewayPath builds the gateway, once: without the race detector, which would be in the way of
 // measuring memory.
@@ -51,8 +56,14 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(builds)
 	before := descriptors()
+	logs.Secret("the secret of tokens", hmacSecret)
+	logs.Secret("a payload", payloadMark)
 	if code := m.Run(); code != 0 {
 		return code
+	}
+	if err := logs.Verdict(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	if err := goleak.Find(); err != nil {
 		fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)

@@ -116,8 +116,12 @@ func (w *world) cpu() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// secret notes what no log line may hold, and gives it back.
+// secret notes what no log line may hold, and gives it back. Of the gateways that the case starts
+// besides, too, but for tokens, which are known by their shape.
 func (w *world) secret(text string) string {
+	if !strings.HasPrefix(text, "eyJ") {
+		logs.Secret("a secret of case "+w.abuse.id, text)
+	}
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	w.secrets = append(w.secrets, text)
@@ -321,7 +325,11 @@ func (w *world) wantCleanLog() {
 	w.mutex.Lock()
 	secrets := append([]string{payloadMark}, w.secrets...)
 	w.mutex.Unlock()
-	for _, line := range w.gateway.lines() {
+	lines := w.gateway.lines()
+	if seen := logs.Lines(); seen < len(lines) {
+		w.Errorf("the watch over all logs saw %d lines, and the gateway logged %d", seen, len(lines))
+	}
+	for _, line := range lines {
 		for _, secret := range secrets {
 			if strings.Contains(line, secret) {
 				w.Errorf("a line of the log holds a secret or a payload: %.300s", line)
