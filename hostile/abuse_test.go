@@ -23,8 +23,6 @@ var known = []struct {
 	reason string
 }{
 	{"I2", true, "memory at the limit of a cgroup", "needs a cgroup of its own and shedding by memory, which the gateway does not have yet"},
-	{"I3", true, "a panic in a handler or a callback", "nothing from outside makes the shipped binary panic; the packages netio and gateway test it with handlers that do"},
-	{"I6", true, "the clock jumps by an hour", "the clock of one process cannot be set; it is the simulation's to test"},
 	{"E3", false, "another tenant's key", "a gateway has one issuer and one key set"},
 	{"F4", false, "delivery stops on every node at once", "an operator asks each gateway by itself; there is no revocation for the fleet"},
 	{"F5", false, "presence without the right", "there is no presence"},

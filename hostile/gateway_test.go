@@ -65,6 +65,7 @@ type start struct {
 	descriptors int    // the limit of descriptors, 0: this process's own
 	unready     bool   // do not wait until it is ready
 	address     string // HOST:PORT, "": a free one
+	log         string // file that the log is written to, "": we read it
 }
 
 // run starts the gateway, which ends with the test.
@@ -89,6 +90,9 @@ func (s start) run(t testing.TB) *gateway {
 	arguments = append(arguments, s.arguments...)
 	if s.descriptors > 0 {
 		arguments = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, s.descriptors), "sh"}, arguments...)
+	}
+	if s.log != "" {
+		arguments = append([]string{"sh", "-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", s.log}, arguments...)
 	}
 	g.command = exec.Command(arguments[0], arguments[1:]...)
 	// Should this process be killed, its children must not outlive it.

@@ -16,14 +16,24 @@ var resourceCases = []abuse{
 		do:     noDescriptors,
 	},
 	{
+		id: "I3", sent: "panics in a handler, in a callback of a loop, in a callback of the broker: put into the running gateway's memory", redis: true, gaps: true,
+		counts: map[string]int{"desk panic": 1, "end bug": 1, "gap broker": some, "loss": some},
+		do:     panicsInside,
+	},
+	{
 		id: "I4", sent: "a crowd that connects to one hot channel and resets in one moment", redis: true, bytesSpare: 32 << 20,
 		arguments: []string{"--max-connections-per-user", "0"},
 		do:        connectAndReset,
 	},
 	{
-		id: "I5", sent: "a log that nobody reads, at level debug, and an attacker who fills it",
+		id: "I5", sent: "a log that nobody reads, at level debug, and an attacker who fills it; a log on a disk that is full",
 		counts: map[string]int{"log-lines": some, "request not_found": 6000},
 		do:     blockedLog,
+	},
+	{
+		id: "I6", sent: "a wall clock that goes forward by an hour, back by two, and home: put into the running gateway's memory", redis: true, authenticated: true,
+		counts: map[string]int{"request unauthorized": 2},
+		do:     clockJumps,
 	},
 }
 
@@ -133,5 +143,11 @@ func blockedLog(w *world) {
 	w.wantAlive()
 	unlock()
 	locked = false
-	w.note("%d requests answered, streams begun and events delivered with the log's pipe full", answered)
+	// /dev/full takes what is written to it as a full disk does: not at all (ENOSPC).
+	full := w.at(start{log: "/dev/full"}.run(w.T))
+	for range 20 {
+		full.websocket("/ws").await("connected")
+	}
+	full.within(patience, "the lines that the disk did not take are counted", func() bool { return full.counted()["log-lines"] > 0 })
+	w.note("%d requests answered, streams begun and events delivered with the log's pipe full; streams begun with its disk full", answered)
 }
