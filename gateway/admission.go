@@ -14,6 +14,7 @@ import (
 type admission struct {
 	limits    Limits
 	total     atomic.Int64
+	full      atomic.Bool // memory is nearly at its bound: nobody enters
 	users     holders
 	addresses holders
 }
@@ -34,6 +35,9 @@ func newAdmission(limits Limits) *admission {
 // enter takes a place for a stream of user from address. Loopback peers are not counted by
 // address.
 func (a *admission) enter(user string, address netip.Addr) (t ticket, refused *refusal) {
+	if a.full.Load() {
+		return ticket{}, refuse(refuseOverloaded, "this gateway has no memory to spare; try again")
+	}
 	if a.total.Add(1) > int64(a.limits.MaxConnections) && a.limits.MaxConnections > 0 {
 		a.total.Add(-1)
 		return ticket{}, refuse(refuseOverloaded, "this gateway holds as many streams as max-connections allows; try again")

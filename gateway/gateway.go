@@ -240,6 +240,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	g.spawn(g.trim)
+	if g.options.Memory != nil {
+		g.spawn(g.watchMemory)
+	}
 	if g.options.Demo {
 		g.spawn(g.demonstrate)
 	}

@@ -81,6 +81,9 @@ type Options struct {
 	// job_progress then has mode log, campaign_metrics and jobs have mode state. The workers
 	// themselves are started by `millrace serve --demo`.
 	Demo bool
+	// Memory is what bounds the memory of this process. Near the bound no new streams are taken, and
+	// then streams whose clients do not read are closed. Nil: nothing is watched.
+	Memory MemoryBound
 	// Logger takes the gateway's log lines. Nil: slog.Default().
 	Logger *slog.Logger
 	// LogLinesDropped, where set, says how many lines Logger has dropped so far, since it would not

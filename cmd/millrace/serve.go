@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/millrace/millrace/gateway"
+	"github.com/millrace/millrace/internal/cgroup"
 	"github.com/millrace/millrace/internal/settings"
 )
 
@@ -50,6 +51,10 @@ func (c *serveCommand) Run(world *process) error {
 	options := gatewayOptions(configured, keys, logger)
 	options.Listener, options.AdminListener = sockets.serves, sockets.admin
 	options.LogLinesDropped = lines.dropped.Load
+	if bound := cgroup.Own(); bound != nil {
+		options.Memory = bound
+		boundCollector(bound.Limit())
+	}
 	served, err := gateway.New(options)
 	if err != nil {
 		return explainListen(err, configured)

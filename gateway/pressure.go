@@ -1,0 +1,161 @@
+package gateway
+
+import (
+	"context"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/netio"
+)
+
+// What bounds the memory of this process ends it, and all its streams with it, when the bound is
+// passed. Before that the gateway gives away no more than it has, in this order:
+//
+//	from pressureFull on   no new stream is taken, as beyond max-connections
+//	from pressureShed on   streams whose client does not read are closed, the longest queues first
+//
+// Each is done only if what was garbage has been given back and it is as much all the same.
+const (
+	pressureFull   = 80 // per cent of the bound
+	pressureRelief = 75 // below which new streams are taken again
+	pressureShed   = 85
+
+	pressureIdle  = time.Second           // between two looks, while less than half is taken
+	pressureClose = 25 * time.Millisecond // and while more is
+	// pressureClean is the least time between two times that garbage is given back.
+	pressureClean = 500 * time.Millisecond
+
+	// shedMax is how many streams of a loop are closed at once, at most, and shedShare of how many
+	// of its queued bytes it is enough to be rid of at once: a quarter.
+	shedMax   = 256
+	shedShare = 4
+	// shedPatience bounds the wait for a loop that is to close streams.
+	shedPatience = time.Second
+)
+
+// MemoryBound is what bounds the memory of a process, such as a control group. Its methods are called
+// from one goroutine and must not block.
+type MemoryBound interface {
+	// Limit is the bound, in bytes, and does not change.
+	Limit() int64
+	// Used is how much of it is taken, in bytes.
+	Used() (int64, error)
+}
+
+// pressure watches one bound. It belongs to the goroutine of [Gateway.watchMemory].
+type pressure struct {
+	gateway *Gateway
+	bound   MemoryBound
+	cleaned time.Time
+	failed  bool // the bound could not be asked, which was said
+}
+
+// watchMemory looks at the bound until ctx is done.
+func (g *Gateway) watchMemory(ctx context.Context) {
+	p := &pressure{gateway: g, bound: g.options.Memory}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		timer.Reset(p.look(ctx))
+	}
+}
+
+// percent is how much of the bound is taken.
+func (p *pressure) percent() int {
+	used, err := p.bound.Used()
+	if err != nil {
+		if !p.failed {
+			p.gateway.logger.Warn("how much memory is taken cannot be told: its bound is not watched", "error", err)
+			p.failed = true
+		}
+		return 0
+	}
+	return int(used * 100 / max(p.bound.Limit(), 1))
+}
+
+// look does what is to be done, and says when to look again.
+func (p *pressure) look(ctx context.Context) (again time.Duration) {
+	g := p.gateway
+	taken := p.percent()
+	if taken >= pressureFull && time.Since(p.cleaned) >= pressureClean {
+		debug.FreeOSMemory()
+		p.cleaned = time.Now()
+		taken = p.percent()
+	}
+	switch full := g.admission.full.Load(); {
+	case taken >= pressureFull && !full:
+		g.admission.full.Store(true)
+		g.logger.Warn("memory is nearly at its bound: no new stream is taken; raise the bound (MemoryMax, the container's limit), or lower max-queue-bytes, max-replay-bytes or max-connections",
+			"percent", taken, "bound", p.bound.Limit(), "streams", g.admission.total.Load())
+	case taken < pressureRelief && full:
+		g.admission.full.Store(false)
+		g.logger.Info("memory is well below its bound again: new streams are taken", "percent", taken)
+	}
+	if taken >= pressureShed {
+		if closed := g.shed(ctx); closed > 0 {
+			g.reports.warn(g.logger, "memory is nearly at its bound: streams whose clients do not read are closed", "percent", taken, "closed", closed)
+		}
+	}
+	if taken < 50 {
+		return pressureIdle
+	}
+	return pressureClose
+}
+
+// waiting is a stream with something queued.
+type waiting struct {
+	id    netio.ID
+	bytes int
+}
+
+// shed closes streams whose clients do not read, those with most queued, and says how many.
+func (g *Gateway) shed(ctx context.Context) (closed int) {
+	ctx, cancel := context.WithTimeout(ctx, shedPatience)
+	defer cancel()
+	for _, s := range g.sessions {
+		var longest []waiting
+		total := 0
+		err := s.inPieces(ctx, func(slot netio.Slot) int {
+			if queue := s.loop.Queue(slot); queue.Age > 0 {
+				total += queue.Bytes
+				longest = keepLongest(longest, waiting{s.loop.ID(slot), queue.Bytes})
+			}
+			return 1
+		}, func() {})
+		if err != nil {
+			continue // it does not answer, or has ended: what it did so far is its own
+		}
+		here, enough := 0, max(total/shedShare, 1)
+		err = s.loop.Do(ctx, func() {
+			for _, one := range longest {
+				if slot, open := s.loop.Find(one.id); open && enough > 0 {
+					s.loop.Close(slot, endMemory)
+					enough -= one.bytes
+					here++
+				}
+			}
+		})
+		if err == nil {
+			closed += here
+		}
+	}
+	return closed
+}
+
+// keepLongest adds to a list of at most shedMax, the longest first.
+func keepLongest(list []waiting, one waiting) []waiting {
+	if len(list) == shedMax {
+		if list[shedMax-1].bytes >= one.bytes {
+			return list
+		}
+		list = list[:shedMax-1]
+	}
+	at, _ := slices.BinarySearchFunc(list, one, func(a, b waiting) int { return b.bytes - a.bytes })
+	return slices.Insert(list, at, one)
+}
