@@ -22,7 +22,6 @@ var known = []struct {
 	what   string
 	reason string
 }{
-	{"I2", true, "memory at the limit of a cgroup", "needs a cgroup of its own and shedding by memory, which the gateway does not have yet"},
 	{"E3", false, "another tenant's key", "a gateway has one issuer and one key set"},
 	{"F4", false, "delivery stops on every node at once", "an operator asks each gateway by itself; there is no revocation for the fleet"},
 	{"F5", false, "presence without the right", "there is no presence"},

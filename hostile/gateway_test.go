@@ -66,6 +66,7 @@ type start struct {
 	unready     bool   // do not wait until it is ready
 	address     string // HOST:PORT, "": a free one
 	log         string // file that the log is written to, "": we read it
+	group       string // folder of the control group to run in, "": this process's own
 }
 
 // run starts the gateway, which ends with the test.
@@ -90,6 +91,9 @@ func (s start) run(t testing.TB) *gateway {
 	arguments = append(arguments, s.arguments...)
 	if s.descriptors > 0 {
 		arguments = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, s.descriptors), "sh"}, arguments...)
+	}
+	if s.group != "" {
+		arguments = append([]string{"sh", "-c", `echo $$ >"$1/cgroup.procs"; shift; exec "$@"`, "sh", s.group}, arguments...)
 	}
 	if s.log != "" {
 		arguments = append([]string{"sh", "-c", `log=$1; shift; exec "$@" 2>"$log"`, "sh", s.log}, arguments...)

@@ -16,6 +16,15 @@ var resourceCases = []abuse{
 		do:     noDescriptors,
 	},
 	{
+		id: "I2", sent: "readers that do not read, each on channels of its own, against a gateway that may take 192 MiB", redis: true, bytesSpare: 96 << 20,
+		redisArguments: []string{"--client-output-buffer-limit", "pubsub", "0", "0", "0"}, // what the gateway does not take at once waits there
+		arguments:      []string{"--max-replay-bytes", "4MiB", "--max-connections-per-user", "0"},
+		counts: map[string]int{
+			"end memory": some, "request overloaded": some, "gap slow": maybe, "dropped": maybe, "end stalled": maybe, "event nobody": maybe,
+		},
+		prepare: withLittleMemory, do: littleMemory,
+	},
+	{
 		id: "I3", sent: "panics in a handler, in a callback of a loop, in a callback of the broker: put into the running gateway's memory", redis: true, gaps: true,
 		counts: map[string]int{"desk panic": 1, "end bug": 1, "gap broker": some, "loss": some},
 		do:     panicsInside,

@@ -39,6 +39,7 @@ type abuse struct {
 	arguments   []string
 	file        string
 	descriptors int
+	group       string
 	// redis runs a Redis that feeds the gateway; with these arguments.
 	redis          bool
 	redisArguments []string
@@ -54,7 +55,8 @@ type abuse struct {
 	// bytesSpare is the tolerance of memory, 0: the usual.
 	bytesSpare int
 
-	// prepare, where set, runs before the gateway starts and may add to w.abuse's arguments and file.
+	// prepare, where set, runs before the gateway starts and may add to w.abuse's arguments, file and
+	// group.
 	prepare func(w *world)
 	do      func(w *world)
 }
@@ -151,7 +153,7 @@ func meet(t *testing.T, one abuse) {
 		arguments = append(arguments, "--auth-hmac-secret", w.secret(hmacSecret))
 		w.token = w.secret(sign(map[string]any{"sub": "bystander", "aud": "shop", "publish": []string{"*"}, "exp": time.Now().Add(time.Hour).Unix()}))
 	}
-	w.gateway = start{arguments: arguments, file: w.abuse.file, descriptors: one.descriptors}.run(t)
+	w.gateway = start{arguments: arguments, file: w.abuse.file, descriptors: one.descriptors, group: w.abuse.group}.run(t)
 	answerWithin := patience
 	if one.gaps { // what feeds the bystanders may be away, and to wait for it would be no feed
 		answerWithin = 2 * time.Second
