@@ -2,8 +2,11 @@ package hostile
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -17,7 +20,7 @@ var resourceCases = []abuse{
 	},
 	{
 		id: "I2", sent: "readers that do not read, each on channels of its own, against a gateway that may take 192 MiB", redis: true, bytesSpare: 96 << 20,
-		redisArguments: []string{"--client-output-buffer-limit", "pubsub", "0", "0", "0"}, // what the gateway does not take at once waits there
+		redisArguments: []string{"--client-output-buffer-limit", "pubsub 0 0 0"}, // what the gateway does not take at once waits there
 		arguments:      []string{"--max-replay-bytes", "4MiB", "--max-connections-per-user", "0"},
 		counts: map[string]int{
 			"end memory": some, "request overloaded": some, "gap slow": maybe, "dropped": maybe, "end stalled": maybe, "event nobody": maybe,
@@ -30,8 +33,9 @@ var resourceCases = []abuse{
 		do:     panicsInside,
 	},
 	{
-		id: "I4", sent: "a crowd that connects to one hot channel and resets in one moment", redis: true, bytesSpare: 32 << 20,
+		id: "I4", sent: "a crowd that connects to one hot channel and resets in one moment; one after the other, thousands that reset at every stage", redis: true, bytesSpare: 32 << 20,
 		arguments: []string{"--max-connections-per-user", "0"},
+		counts:    map[string]int{"desk bad_request": maybe, "desk handshake_slow": maybe, "desk connections": maybe},
 		do:        connectAndReset,
 	},
 	{
@@ -116,8 +120,42 @@ func connectAndReset(w *world) {
 	if calls := w.redisCalls("unsubscribe") - before; calls > count/5 {
 		w.Errorf("%d resets made %d calls of UNSUBSCRIBE", count, calls)
 	}
-	w.held("%d streams with two channels each", count)
-	w.note("all gone %.1f s after the first reset, %d us of processor time each", took.Seconds(), used.Microseconds()/int64(count))
+	comers, each := w.comeAndGo()
+	w.held("%d streams with two channels each; then %d connections", count, comers)
+	w.note("all gone %.1f s after the first reset, %d us of processor time each; %d us for each that came and went", took.Seconds(), used.Microseconds()/int64(count), each.Microseconds())
+}
+
+// comeAndGo has a crowd connect and reset at once, in the middle of a head, behind a request for an
+// event stream, and behind a handshake: as many as they are, in small groups. It gives their number
+// and the gateway's processor time for each.
+func (w *world) comeAndGo() (comers int, each time.Duration) {
+	comers = crowd(4000)
+	stages := []string{
+		"", "GET /ws HT", w.head("GET /api/stream?channel=job_progress:i4 HTTP/1.1", "Host: HOST"),
+		w.head(append([]string{"GET /ws?channel=job_progress:i4 HTTP/1.1"}, handshake...)...),
+	}
+	used := w.cpu()
+	var groups sync.WaitGroup
+	for group := range 8 {
+		groups.Go(func() {
+			for n := group; n < comers; n += 8 {
+				c, err := net.DialTimeout("tcp", w.gateway.address, patience)
+				if err != nil {
+					w.Errorf("connection %d: %v", n, err)
+					return
+				}
+				_, _ = io.WriteString(c, stages[n%len(stages)])
+				_ = c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}
+		})
+	}
+	groups.Wait()
+	w.within(patience, "every subscription is given back", func() bool {
+		s, err := w.gateway.stats()
+		return err == nil && s.Channels.Subscriptions == len(w.bystanders)
+	})
+	return comers, (w.cpu() - used) / time.Duration(comers)
 }
 
 // blockedLog keeps the log's pipe from being read, and fills it.
