@@ -23,7 +23,7 @@ var resourceCases = []abuse{
 		redisArguments: []string{"--client-output-buffer-limit", "pubsub 0 0 0"}, // what the gateway does not take at once waits there
 		arguments:      []string{"--max-replay-bytes", "4MiB", "--max-connections-per-user", "0"},
 		counts: map[string]int{
-			"end memory": some, "request overloaded": some, "gap slow": maybe, "dropped": maybe, "end stalled": maybe, "event nobody": maybe,
+			"end memory": some, "request overloaded": some, "gap slow": maybe, "dropped": maybe, "end stalled": maybe, "event nobody": maybe, "log-lines": maybe,
 		},
 		prepare: withLittleMemory, do: littleMemory,
 	},

@@ -82,6 +82,9 @@ func (w *simulation) checkStream(slot Slot, s *stream) {
 	if (s.state == stateOpen) == peer.ending || (s.state == stateLingering) != socket.shut {
 		w.breach("slot %d is in state %d, its end was asked for %v, its writing is over %v", slot, s.state, peer.ending, socket.shut)
 	}
+	if s.state == stateLingering && s.outbox != 0 {
+		w.breach("slot %d has ended its writing with %d bytes queued", slot, l.Queued(slot))
+	}
 	if s.state == stateOpen && s.due != peer.due {
 		w.breach("the timer of slot %d is due at %d, its owner set %d", slot, s.due, peer.due)
 	}
