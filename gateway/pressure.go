@@ -23,8 +23,10 @@ const (
 
 	pressureIdle  = time.Second           // between two looks, while less than half is taken
 	pressureClose = 25 * time.Millisecond // and while more is
-	// pressureClean is the least time between two times that garbage is given back.
-	pressureClean = 500 * time.Millisecond
+	// Garbage is given back at most so often: from cleanMin on, twice as seldom each time that it
+	// was not enough, down to cleanMax.
+	cleanMin = 500 * time.Millisecond
+	cleanMax = 30 * time.Second
 
 	// shedMax is how many streams of a loop are closed at once, at most, and shedShare of how many
 	// of its queued bytes it is enough to be rid of at once: a quarter.
@@ -45,15 +47,16 @@ type MemoryBound interface {
 
 // pressure watches one bound. It belongs to the goroutine of [Gateway.watchMemory].
 type pressure struct {
-	gateway *Gateway
-	bound   MemoryBound
-	cleaned time.Time
-	failed  bool // the bound could not be asked, which was said
+	gateway   *Gateway
+	bound     MemoryBound
+	cleaned   time.Time     // when garbage was given back
+	cleanWait time.Duration // before that is done again
+	failed    bool          // the bound could not be asked, which was said
 }
 
 // watchMemory looks at the bound until ctx is done.
 func (g *Gateway) watchMemory(ctx context.Context) {
-	p := &pressure{gateway: g, bound: g.options.Memory}
+	p := &pressure{gateway: g, bound: g.options.Memory, cleanWait: cleanMin}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -83,10 +86,11 @@ func (p *pressure) percent() int {
 func (p *pressure) look(ctx context.Context) (again time.Duration) {
 	g := p.gateway
 	taken := p.percent()
-	if taken >= pressureFull && time.Since(p.cleaned) >= pressureClean {
-		debug.FreeOSMemory()
-		p.cleaned = time.Now()
-		taken = p.percent()
+	if taken >= pressureFull && time.Since(p.cleaned) >= p.cleanWait {
+		taken = p.clean()
+		if p.cleanWait = min(2*p.cleanWait, cleanMax); taken < pressureFull {
+			p.cleanWait = cleanMin
+		}
 	}
 	switch full := g.admission.full.Load(); {
 	case taken >= pressureFull && !full:
@@ -100,12 +104,20 @@ func (p *pressure) look(ctx context.Context) (again time.Duration) {
 	if taken >= pressureShed {
 		if closed := g.shed(ctx); closed > 0 {
 			g.reports.warn(g.logger, "memory is nearly at its bound: streams whose clients do not read are closed", "percent", taken, "closed", closed)
+			p.clean() // or the next look would see what they held, and close more
 		}
 	}
 	if taken < 50 {
 		return pressureIdle
 	}
 	return pressureClose
+}
+
+// clean gives garbage back, and says how much of the bound is taken then.
+func (p *pressure) clean() (percent int) {
+	debug.FreeOSMemory()
+	p.cleaned = time.Now()
+	return p.percent()
 }
 
 // waiting is a stream with something queued.
@@ -143,6 +155,7 @@ func (g *Gateway) shed(ctx context.Context) (closed int) {
 		})
 		if err == nil {
 			closed += here
+			_ = s.loop.Do(ctx, func() {}) // answered in the next turn, when they are gone
 		}
 	}
 	return closed
