@@ -105,6 +105,7 @@ func (p *pressure) look(ctx context.Context) (again time.Duration) {
 		if closed := g.shed(ctx); closed > 0 {
 			g.reports.warn(g.logger, "memory is nearly at its bound: streams whose clients do not read are closed", "percent", taken, "closed", closed)
 			p.clean() // or the next look would see what they held, and close more
+			p.cleanWait = cleanMin
 		}
 	}
 	if taken < 50 {
