@@ -75,7 +75,6 @@ type simulation struct {
 	references []uint32 // of check
 }
 
-// breach notes that something promised does not hold.
 func (w *simulation) breach(format string, arguments ...any) {
 	if len(w.breaches) < 5 {
 		w.breaches = append(w.breaches, fmt.Sprintf("turn %d: ", w.turns)+fmt.Sprintf(format, arguments...))
@@ -143,14 +142,6 @@ func (w *simulation) arrivals() {
 	}
 }
 
-// fill writes what a peer sends: byte number n of a connection is n, so that a byte lost or twice
-// shows.
-func fill(text []byte, from int) {
-	for i := range text {
-		text[i] = byte(from + i)
-	}
-}
-
 // posts gives the loop mail, as another goroutine would.
 func (w *simulation) posts() {
 	for range w.random.IntN(3) {
@@ -161,7 +152,7 @@ func (w *simulation) posts() {
 	}
 }
 
-// movePeers lets each peer do what it does. One whose stream has ended reads what was on its way.
+// movePeers is simulatedWorld's; a peer whose stream has ended reads what was on its way.
 func (w *simulation) movePeers() {
 	kept := w.peers[:0]
 	for _, peer := range w.peers {
@@ -169,12 +160,14 @@ func (w *simulation) movePeers() {
 			w.hear(peer, peer.left)
 			continue
 		}
-		w.movePeer(peer, peer.socket)
+		w.hear(peer, w.kernel.move(peer))
 		kept = append(kept, peer)
 	}
 	clear(w.peers[len(kept):])
 	w.peers = kept
 }
+
+func (w *simulation) highest() Slot { return w.loop.highestStream }
 
 // of is the peer of a slot, nil where there is none.
 func (w *simulation) of(slot Slot) *simulatedPeer {
@@ -182,45 +175,6 @@ func (w *simulation) of(slot Slot) *simulatedPeer {
 		return nil
 	}
 	return w.bySlot[slot]
-}
-
-func (w *simulation) movePeer(peer *simulatedPeer, s *simulatedSocket) {
-	if s.broken() {
-		return
-	}
-	calm := w.kernel.calm
-	n := len(s.outbound)
-	switch {
-	case calm:
-	case peer.mood == moodStill:
-		n = 0
-	case peer.mood == moodSlow:
-		n = w.random.IntN(20)
-	}
-	n = min(n, len(s.outbound))
-	w.hear(peer, s.outbound[:n])
-	s.outbound = append(s.outbound[:0], s.outbound[n:]...)
-	if calm {
-		s.fin = s.fin || s.shut // reads to the end, and closes
-		return
-	}
-	if !s.fin && w.random.IntN(6) == 0 {
-		text := make([]byte, w.random.IntN(100))
-		fill(text, peer.sent)
-		peer.sent += len(text)
-		s.inbound = append(s.inbound, text...)
-	}
-	switch w.random.IntN(400) {
-	case 0:
-		s.fin = true
-	case 1:
-		if peer.mood == moodSudden {
-			s.failure, s.outbound = w.pick(), nil
-		}
-	}
-	if s.shut && len(s.outbound) == 0 && peer.mood == moodQuick {
-		s.fin = true
-	}
 }
 
 // hear has a peer read text, which must be what comes next.

@@ -151,7 +151,7 @@ func (w *simulation) checkTables(references []uint32, chunksUsed int) {
 	}
 }
 
-// checkSleep looks at a loop that is about to sleep: it must have nothing to do, and be awake in time.
+// checkSleep is simulatedWorld's: a loop that is about to sleep has nothing to do, and is awake in time.
 func (w *simulation) checkSleep() {
 	l := w.loop
 	if !l.express.empty() || !l.bulk.empty() || l.inbox != nil {

@@ -8,6 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// simulatedWorld is what a simulated kernel is a part of.
+type simulatedWorld interface {
+	// breach notes that something promised does not hold.
+	breach(format string, arguments ...any)
+	// checkSleep looks at the loop, which is about to sleep.
+	checkSleep()
+	// movePeers lets each peer do what it does.
+	movePeers()
+	// highest is the highest slot that the loop has had.
+	highest() Slot
+}
+
 // simulatedSocket is one TCP connection: the descriptor that the loop has, and the peer.
 type simulatedSocket struct {
 	peer *simulatedPeer
@@ -56,7 +68,7 @@ func (s *simulatedSocket) ready() (events uint32) {
 // It holds the loop to its side of the seam, too: no call on a descriptor that is not open or not
 // watched, no write behind the end of writing, no sleep while there is work.
 type simulatedKernel struct {
-	world   *simulation
+	world   simulatedWorld
 	random  *rand.Rand
 	clock   int64
 	due     int64 // the alarm, 0: none
@@ -66,7 +78,8 @@ type simulatedKernel struct {
 	ring    bool               // many sockets can be sent to by one call
 	sockets []*simulatedSocket // by descriptor; nil: not open
 
-	order []int // in which a look finds sockets
+	order []int  // in which a look finds sockets
+	heard []byte // room for what a peer reads
 
 	// Of the turn under way.
 	reads, writes, looks int
@@ -76,6 +89,60 @@ const simulatedFirst = 3 // the lowest descriptor
 
 // chance is true once in so many times, while things may go wrong.
 func (k *simulatedKernel) chance(oneIn int) bool { return !k.calm && k.random.IntN(oneIn) == 0 }
+
+// gone is a way for a connection to be gone.
+func (k *simulatedKernel) gone() unix.Errno {
+	return []unix.Errno{unix.ECONNRESET, unix.ETIMEDOUT, unix.EHOSTUNREACH}[k.random.IntN(3)]
+}
+
+// move lets a peer do what it does: read some of what it was sent, speak, close, vanish. It gives what
+// was read, valid until the next call.
+func (k *simulatedKernel) move(peer *simulatedPeer) (read []byte) {
+	s := peer.socket
+	if s.broken() {
+		return nil
+	}
+	n := len(s.outbound)
+	switch {
+	case k.calm:
+	case peer.mood == moodStill:
+		n = 0
+	case peer.mood == moodSlow:
+		n = min(n, k.random.IntN(20))
+	}
+	k.heard = append(k.heard[:0], s.outbound[:n]...)
+	s.outbound = append(s.outbound[:0], s.outbound[n:]...)
+	if k.calm {
+		s.fin = s.fin || s.shut // reads to the end, and closes
+		return k.heard
+	}
+	if !s.fin && k.random.IntN(6) == 0 {
+		text := make([]byte, k.random.IntN(100))
+		fill(text, peer.sent)
+		peer.sent += len(text)
+		s.inbound = append(s.inbound, text...)
+	}
+	switch k.random.IntN(400) {
+	case 0:
+		s.fin = true
+	case 1:
+		if peer.mood == moodSudden {
+			s.failure, s.outbound = k.gone(), nil
+		}
+	}
+	if s.shut && len(s.outbound) == 0 && peer.mood == moodQuick {
+		s.fin = true
+	}
+	return k.heard
+}
+
+// fill writes what a peer sends: byte number n of a connection is n, so that a byte lost or twice
+// shows.
+func fill(text []byte, from int) {
+	for i := range text {
+		text[i] = byte(from + i)
+	}
+}
 
 // open gives a new socket the lowest number that is free, as Linux does: a descriptor that was let
 // go of is somebody else's soon.
@@ -135,7 +202,7 @@ func (k *simulatedKernel) look(events []unix.EpollEvent) (count int, errno unix.
 		}
 	}
 	if k.chance(20) { // of a stream that ended while the event was on its way, or never was
-		add(uint64(k.random.Uint32N(uint32(k.world.loop.highestStream)+1))|uint64(k.random.Uint32())<<32, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLHUP)
+		add(uint64(k.random.Uint32N(uint32(k.world.highest())+1))|uint64(k.random.Uint32())<<32, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLHUP)
 	}
 	return count, 0
 }

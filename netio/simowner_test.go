@@ -1,10 +1,6 @@
 package netio
 
-import (
-	"time"
-
-	"golang.org/x/sys/unix"
-)
+import "time"
 
 // This file is the owner of a simulated loop: it does all that an owner may, at random, and keeps
 // beside the loop what must follow from it.
@@ -18,11 +14,6 @@ func (w *simulation) owner() Events {
 		Mail: w.mail, Work: w.work,
 		Panicked: func(any, []byte) { w.caught++ },
 	}
-}
-
-// pick is a way for a connection to be gone.
-func (w *simulation) pick() unix.Errno {
-	return []unix.Errno{unix.ECONNRESET, unix.ETIMEDOUT, unix.EHOSTUNREACH}[w.random.IntN(3)]
 }
 
 // at gives the peer of an open slot.
