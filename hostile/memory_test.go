@@ -72,7 +72,7 @@ func (w *world) killed(folder string) int {
 	return 0
 }
 
-const littleMemoryBytes = 192 << 20
+const littleMemoryBytes = 128 << 20
 
 func withLittleMemory(w *world) { w.abuse.group = w.memoryGroup(littleMemoryBytes) }
 

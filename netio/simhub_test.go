@@ -197,7 +197,7 @@ func (w *hubWorld) happenOn(c *hubChannel) {
 		for range max(w.random.IntN(6)-2, 0) {
 			c.number++
 			payload := fmt.Sprintf(`{"channel":%q,"n":%d,"pad":%q}`, c.name.Name(), c.number, strings.Repeat("x", w.random.IntN(200)))
-			if _, err := w.hub.Event(c.name.Name(), []byte(payload), time.Time{}); err != nil && c.wanted {
+			if _, err := w.hub.Event(c.name.Name(), []byte(payload), time.Now()); err != nil && c.wanted {
 				w.breach("event %d of %s was dropped: %v", c.number, c.name.Name(), err)
 			}
 		}
