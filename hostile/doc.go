@@ -13,7 +13,11 @@
 //     that the case states;
 //  4. the case was counted under the names it gives, and under no other;
 //  5. no line of the log, at level debug, holds a token, a cookie, a payload or a control
-//     character.
+//     character; nor does one of any other gateway that a case starts.
+//
+// What nothing from outside can cause, a panic or a clock that jumps, is put into the running gateway
+// through its memory (inside_test.go), and its own memory is bounded by a control group
+// (memory_test.go): on amd64, and where that is allowed; elsewhere these cases are skipped and say why.
 //
 // Each case has a gateway of its own, so that cases run beside each other and what is measured is
 // theirs. What the list names and no case can show yet stands in [known], with the reason.
