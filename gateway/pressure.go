@@ -15,14 +15,18 @@ import (
 //	from pressureFull on   no new stream is taken, as beyond max-connections
 //	from pressureShed on   streams whose client does not read are closed, the longest queues first
 //
-// Each is done only if what was garbage has been given back and it is as much all the same.
+// Each is done only if what was garbage has been given back and it is as much all the same; but from
+// pressureLast on there is no time for that.
 const (
 	pressureFull   = 80 // per cent of the bound
 	pressureRelief = 75 // below which new streams are taken again
 	pressureShed   = 85
+	pressureLast   = 92
 
-	pressureIdle  = time.Second           // between two looks, while less than half is taken
-	pressureClose = 25 * time.Millisecond // and while more is
+	// Looks are so close that not even fillRate, in bytes a second, passes the bound between two.
+	fillRate = 1 << 30
+	lookMin  = 10 * time.Millisecond
+	lookMax  = time.Second
 	// Garbage is given back at most so often: from cleanMin on, twice as seldom each time that it
 	// was not enough, down to cleanMax.
 	cleanMin = 500 * time.Millisecond
@@ -69,25 +73,26 @@ func (g *Gateway) watchMemory(ctx context.Context) {
 	}
 }
 
-// percent is how much of the bound is taken.
-func (p *pressure) percent() int {
+// percent is how much of the bound is taken, and left how many bytes are not.
+func (p *pressure) percent() (taken int, left int64) {
+	limit := p.bound.Limit()
 	used, err := p.bound.Used()
 	if err != nil {
 		if !p.failed {
 			p.gateway.logger.Warn("how much memory is taken cannot be told: its bound is not watched", "error", err)
 			p.failed = true
 		}
-		return 0
+		return 0, limit
 	}
-	return int(used * 100 / max(p.bound.Limit(), 1))
+	return int(used * 100 / max(limit, 1)), limit - used
 }
 
 // look does what is to be done, and says when to look again.
 func (p *pressure) look(ctx context.Context) (again time.Duration) {
 	g := p.gateway
-	taken := p.percent()
-	if taken >= pressureFull && time.Since(p.cleaned) >= p.cleanWait {
-		taken = p.clean()
+	taken, left := p.percent()
+	if taken >= pressureFull && taken < pressureLast && time.Since(p.cleaned) >= p.cleanWait {
+		taken, left = p.clean()
 		if p.cleanWait = min(2*p.cleanWait, cleanMax); taken < pressureFull {
 			p.cleanWait = cleanMin
 		}
@@ -108,14 +113,11 @@ func (p *pressure) look(ctx context.Context) (again time.Duration) {
 			p.cleanWait = cleanMin
 		}
 	}
-	if taken < 50 {
-		return pressureIdle
-	}
-	return pressureClose
+	return min(max(time.Duration(left)*time.Second/fillRate, lookMin), lookMax)
 }
 
-// clean gives garbage back, and says how much of the bound is taken then.
-func (p *pressure) clean() (percent int) {
+// clean gives garbage back, and says as percent does how much of the bound is taken then.
+func (p *pressure) clean() (taken int, left int64) {
 	debug.FreeOSMemory()
 	p.cleaned = time.Now()
 	return p.percent()

@@ -72,7 +72,7 @@ func (w *world) killed(folder string) int {
 	return 0
 }
 
-const littleMemoryBytes = 128 << 20
+const littleMemoryBytes = 192 << 20
 
 func withLittleMemory(w *world) { w.abuse.group = w.memoryGroup(littleMemoryBytes) }
 
@@ -110,11 +110,15 @@ func littleMemory(w *world) {
 			}
 		}
 	}()
-	for range 12 {
+	// About 80 MiB a second: a lot, and no more than can be answered.
+	pace := time.NewTicker(60 * time.Millisecond)
+	defer pace.Stop()
+	for n := 0; n < 12*readers; n += 50 {
 		var commands [][]string
-		for n := range readers {
-			commands = append(commands, []string{"PUBLISH", fmt.Sprintf("job_progress:i2_%d", n), payload})
+		for next := range 50 {
+			commands = append(commands, []string{"PUBLISH", fmt.Sprintf("job_progress:i2_%d", (n+next)%readers), payload})
 		}
+		<-pace.C
 		w.pipeline(w.redis.Addr, commands)
 	}
 	w.within(patience, "readers are closed for memory", func() bool { return w.counted()["end memory"] > 0 })

@@ -19,7 +19,7 @@ var resourceCases = []abuse{
 		do:     noDescriptors,
 	},
 	{
-		id: "I2", sent: "readers that do not read, each on channels of its own, against a gateway that may take 128 MiB", redis: true, bytesSpare: 64 << 20,
+		id: "I2", sent: "readers that do not read, each on channels of its own, against a gateway that may take 192 MiB", redis: true, bytesSpare: 64 << 20,
 		redisArguments: []string{"--client-output-buffer-limit", "pubsub 0 0 0"}, // what the gateway does not take at once waits there
 		arguments:      []string{"--max-replay-bytes", "4MiB", "--max-connections-per-user", "0"},
 		counts: map[string]int{

@@ -99,7 +99,7 @@ func newSimulation(seed uint64) *simulation {
 // run plays a world to its end.
 func (w *simulation) run() {
 	more := false
-	for range 100 + w.random.IntN(200) {
+	for range 50 + w.random.IntN(100) {
 		w.arrivals()
 		w.posts()
 		more = w.step(more)

@@ -157,8 +157,10 @@ func (w *simulation) something(slot Slot, peer *simulatedPeer) {
 	case 0, 1, 2:
 		w.send(slot, peer, 1+w.random.IntN(300))
 	case 3:
-		for range w.random.IntN(60) { // more than a chunk holds
-			w.send(slot, peer, 1+w.random.IntN(10))
+		if w.random.IntN(4) == 0 {
+			for range w.random.IntN(60) { // more than a chunk holds
+				w.send(slot, peer, 1+w.random.IntN(10))
+			}
 		}
 	case 4:
 		wait := time.Duration(w.random.IntN(3000)) * time.Millisecond
