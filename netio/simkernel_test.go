@@ -341,13 +341,19 @@ func (k *simulatedKernel) writev(fd int, vectors []unix.Iovec) (int, unix.Errno)
 	}
 	left := n
 	for i := 0; left > 0; i++ {
-		piece := unsafe.Slice(vectors[i].Base, vectors[i].Len)
+		piece := bytesOf(&vectors[i])
 		part := piece[:min(left, len(piece))]
 		s.outbound = append(s.outbound, part...)
 		left -= len(part)
 	}
 	return n, 0
 }
+
+// bytesOf gives the bytes of a piece, which may be those of several frames that happen to lie one
+// behind the other.
+//
+//go:nocheckptr
+func bytesOf(piece *unix.Iovec) []byte { return unsafe.Slice(piece.Base, piece.Len) }
 
 func (k *simulatedKernel) shutdownWrite(fd int) unix.Errno {
 	s := k.socket(fd)
