@@ -86,7 +86,7 @@ test-hostile:
 hostile: ## every abuse case with larger crowds, one after the other; writes docs/robustness.md
 	@go test -count=1 -timeout=30m ./hostile -report $(CURDIR)/docs/robustness.md -crowd 5
 
-# One goroutine a world, so without the race detector. Of hubs on loops a tenth as many are played.
+# One goroutine a world, so without the race detector. Of hubs on loops one for 25 is played.
 sim: ## play loops, and hubs on them, on a simulated kernel: SEEDS (10000) worlds from FIRST (1) on, or one, SEED
 	@echo "loops, and hubs on them, on a simulated kernel: $(if $(SEED),seed $(SEED),$(SEEDS) seeds)"
 	@go test -count=1 -timeout=60m -v -run='^Test(Hub)?Simulation$$' ./netio -args $(if $(SEED),-seed $(SEED),-seeds $(SEEDS) -first $(FIRST))

@@ -334,7 +334,7 @@ func (one *hubStream) event(channel string, h *hearing, number int) {
 // TestHubSimulation plays a hub on simulated loops: the promise to clients holds whatever the kernel,
 // the peers and the broker do.
 func TestHubSimulation(t *testing.T) {
-	const share = 10 // of the seeds: a world of a hub is larger
+	const share = 25 // of the seeds: a world of a hub is larger
 	first, count := netio.SimulationSeeds(share)
 	for seed := first; seed < first+count; seed++ {
 		w := newHubWorld(t, seed)
