@@ -35,7 +35,7 @@ var resourceCases = []abuse{
 	{
 		id: "I4", sent: "a crowd that connects to one hot channel and resets in one moment; one after the other, thousands that reset at every stage", redis: true, bytesSpare: 32 << 20,
 		arguments: []string{"--max-connections-per-user", "0"},
-		counts:    map[string]int{"desk bad_request": maybe, "desk handshake_slow": maybe, "desk connections": maybe},
+		counts:    map[string]int{"desk bad_request": maybe, "desk handshake_slow": maybe, "desk connections": maybe, "log-lines": maybe},
 		do:        connectAndReset,
 	},
 	{
@@ -121,7 +121,7 @@ func connectAndReset(w *world) {
 		w.Errorf("%d resets made %d calls of UNSUBSCRIBE", count, calls)
 	}
 	comers, each := w.comeAndGo()
-	w.held("%d streams with two channels each; then %d connections", count, comers)
+	w.held("%d streams with two channels each; then %d connections one after the other", count, comers)
 	w.note("all gone %.1f s after the first reset, %d us of processor time each; %d us for each that came and went", took.Seconds(), used.Microseconds()/int64(count), each.Microseconds())
 }
 
@@ -129,7 +129,7 @@ func connectAndReset(w *world) {
 // event stream, and behind a handshake: as many as they are, in small groups. It gives their number
 // and the gateway's processor time for each.
 func (w *world) comeAndGo() (comers int, each time.Duration) {
-	comers = crowd(4000)
+	comers = crowd(crowd(4000)) // 100,000 in the large run
 	stages := []string{
 		"", "GET /ws HT", w.head("GET /api/stream?channel=job_progress:i4 HTTP/1.1", "Host: HOST"),
 		w.head(append([]string{"GET /ws?channel=job_progress:i4 HTTP/1.1"}, handshake...)...),
