@@ -63,7 +63,7 @@ var layers = map[string][]string{
 	"examples/workers/ads/generate":          {},
 	"examples/workers/ml":                    {"examples/workers/channels"},
 	"examples/workers/crew":                  {"examples/workers/channels", "examples/workers/titancore", "examples/workers/ads", "examples/workers/ml"},
-	"examples/echo":                          {"netio", "proto"},
+	"examples/echo":                          {"netio", "proto", "proto/deflate"},
 
 	"examples/workers": {"examples/workers/channels", "examples/workers/crew", "examples/workers/titancore", "examples/workers/ads"},
 }

@@ -7,7 +7,7 @@
 // of package netio, the handshake, reader and writer of package proto. What a suite finds here is so
 // in the gateway, but for what the gateway forbids: there a message is a command of at most 64 KiB,
 // binary is refused and an Origin is judged. Here messages may be 16 MiB long, text and binary, in
-// any fragments, from anybody.
+// any fragments, from anybody, and compressed if --deflate is given.
 //
 // It is for tests: who connects is not asked, and a connection that says nothing is kept for ever.
 package main
@@ -44,13 +44,14 @@ func run(ctx context.Context, arguments []string, stderr io.Writer) error {
 	flags := flag.NewFlagSet("echo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	address := flags.String("listen", "127.0.0.1:9001", "`HOST:PORT` to serve WebSockets on")
+	compress := flags.Bool("deflate", false, "agree to permessage-deflate (RFC 7692)")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	s, err := newServer(*address)
+	s, err := newServer(*address, *compress)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,12 @@ func TestMain(m *testing.M) {
 // serve starts a server that ends with the test, and gives its address.
 func serve(t testing.TB) (address string) {
 	t.Helper()
-	s, err := newServer("127.0.0.1:0")
+	return serveWith(t, false)
+}
+
+func serveWith(t testing.TB, compress bool) (address string) {
+	t.Helper()
+	s, err := newServer("127.0.0.1:0", compress)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace/millrace/netio"
 	"github.com/millrace/millrace/proto"
+	"github.com/millrace/millrace/proto/deflate"
 )
 
 const (
@@ -27,18 +28,31 @@ const (
 
 // server is a desk that serves handshakes and one loop that has the WebSockets.
 type server struct {
-	desk   *netio.Desk
-	loop   *netio.Loop
-	turned chan struct{} // closed once the loop has ended
+	compress bool // agree to permessage-deflate
+	desk     *netio.Desk
+	loop     *netio.Loop
+	turned   chan struct{} // closed once the loop has ended
 
 	// The loop's own: a reader for every stream with nothing half-read, and those of the others.
 	fresh    proto.MessageReader
 	halfRead map[netio.Slot]*proto.MessageReader
+	// compressed are the streams that agreed on permessage-deflate; inflater undoes it for all of them.
+	compressed map[netio.Slot]bool
+	inflater   deflate.Inflater
+}
+
+// guest is a handshake on its way to becoming a stream.
+type guest struct {
+	answer     []byte
+	compressed bool
 }
 
 // newServer serves on address until [server.close].
-func newServer(address string) (*server, error) {
-	s := &server{turned: make(chan struct{}), halfRead: make(map[netio.Slot]*proto.MessageReader)}
+func newServer(address string, compress bool) (*server, error) {
+	s := &server{
+		compress: compress, turned: make(chan struct{}),
+		halfRead: make(map[netio.Slot]*proto.MessageReader), compressed: make(map[netio.Slot]bool),
+	}
 	var err error
 	s.desk, err = netio.NewDesk(netio.DeskOptions{
 		Handler: http.HandlerFunc(s.serve),
@@ -81,6 +95,10 @@ func (s *server) stopLoop() {
 // serve answers a handshake, on whatever path.
 func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	upgrade, failure := proto.CheckUpgrade(r)
+	extension := ""
+	if failure == nil && s.compress {
+		extension, failure = proto.NegotiateDeflate(r.Header["Sec-Websocket-Extensions"])
+	}
 	if failure != nil {
 		for name, values := range failure.Header {
 			w.Header()[name] = values
@@ -88,7 +106,12 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, failure.Message, failure.Status)
 		return
 	}
-	if err := netio.Park(w, proto.AppendSwitchingProtocols(nil, upgrade.Accept, "", nil)); err != nil {
+	var extra []byte
+	if extension != "" {
+		extra = []byte("Sec-WebSocket-Extensions: " + extension + "\r\n")
+	}
+	one := &guest{proto.AppendSwitchingProtocols(nil, upgrade.Accept, "", extra), extension != ""}
+	if err := netio.Park(w, one); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
 }
@@ -96,15 +119,22 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 // events are the callbacks of the loop.
 func (s *server) events() netio.Events {
 	return netio.Events{
-		Adopted:  func(slot netio.Slot, answer any) { s.loop.SendBytes(slot, answer.([]byte)) },
+		Adopted:  func(slot netio.Slot, one any) { s.adopted(slot, one.(*guest)) },
 		Received: s.received,
 		Timer:    func(netio.Slot) {},
 		Drained:  func(netio.Slot) {},
-		Closed:   func(slot netio.Slot, _ netio.Reason) { delete(s.halfRead, slot) },
+		Closed:   func(slot netio.Slot, _ netio.Reason) { delete(s.halfRead, slot); delete(s.compressed, slot) },
 		Mail:     func(any) {},
 		Work:     func() bool { return false },
 		Panicked: func(value any, stack []byte) { fmt.Fprintf(os.Stderr, "echo: panic: %v\n%s", value, stack) },
 	}
+}
+
+func (s *server) adopted(slot netio.Slot, one *guest) {
+	if one.compressed {
+		s.compressed[slot] = true
+	}
+	s.loop.SendBytes(slot, one.answer)
 }
 
 // received takes what the peer of a stream sent.
@@ -112,6 +142,9 @@ func (s *server) received(slot netio.Slot, bytes []byte) {
 	reader, kept := s.halfRead[slot]
 	if !kept {
 		reader = &s.fresh
+		if s.compressed[slot] {
+			reader.Inflater = &s.inflater
+		}
 		defer func() {
 			s.fresh = proto.MessageReader{} // what it holds is kept by its stream, or is of no use
 		}()
@@ -141,6 +174,12 @@ func (s *server) received(slot netio.Slot, bytes []byte) {
 func (s *server) answer(slot netio.Slot, message proto.Message) {
 	switch message.Op {
 	case proto.OpText, proto.OpBinary:
+		if s.compressed[slot] {
+			if payload, shorter := deflate.AppendMessage(nil, message.Data); shorter {
+				s.send(slot, proto.AppendDeflateFrame(nil, message.Op, payload))
+				return
+			}
+		}
 		s.send(slot, proto.AppendFrame(nil, message.Op, message.Data))
 	case proto.OpPing:
 		s.send(slot, proto.AppendFrame(nil, proto.OpPong, message.Data))
