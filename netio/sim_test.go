@@ -30,6 +30,8 @@ type simulatedPeer struct {
 	slot    Slot
 	adopted bool
 	want    []byte // all that the loop has taken for it, in order
+	spliced bool   // it reads texts in pieces, of which want holds those that fit
+	tail    uint64 // the number of the text that stands last in want, 0: none
 	heard   int    // bytes of want that the peer has read
 	sent    int    // bytes that the peer has sent
 	got     int    // bytes of them that the owner was given
@@ -62,8 +64,10 @@ type simulation struct {
 	bySlot   []*simulatedPeer
 	alive    int    // of bySlot
 	walk     []Slot // of a fan-out under way: who is still to be sent to
-	event    Frame
-	eventN   int
+	event    Frame  // of the walk, for plain streams
+	piece    Frame  // and for spliced ones
+	text     *simulatedText
+	texts    int
 	posted   int // items given to Post
 	mailed   int // items that came
 	closes   int // Closed calls

@@ -11,7 +11,7 @@ const simulatedReason = FirstOwnReason + 3
 func (w *simulation) owner() Events {
 	return Events{
 		Adopted: w.adopted, Received: w.received, Timer: w.timer, Drained: w.drained, Closed: w.closedStream,
-		Mail: w.mail, Work: w.work,
+		Mail: w.mail, Work: w.work, Encode: encodeText,
 		Panicked: func(any, []byte) { w.caught++ },
 	}
 }
@@ -46,6 +46,9 @@ func (w *simulation) adopted(slot Slot, guest any) {
 	w.bySlot = append(w.bySlot, make([]*simulatedPeer, max(int(slot)+1-len(w.bySlot), 0))...)
 	w.bySlot[slot] = peer
 	w.alive++
+	if peer.spliced = w.random.IntN(3) == 0; peer.spliced {
+		w.loop.Splice(slot, nil)
+	}
 	w.send(slot, peer, 1+w.random.IntN(100))
 	w.panics(peer)
 	w.something(slot, peer)
@@ -120,16 +123,18 @@ func (w *simulation) beginWalk() {
 			w.walk = append(w.walk, slot)
 		}
 	}
-	w.eventN++
+	w.texts++
 	text := make([]byte, 1+w.random.IntN(400))
 	for i := range text {
-		text[i] = byte('A' + w.eventN%26)
+		text[i] = byte('A' + w.texts%26)
 	}
 	if w.random.IntN(2) == 0 {
 		w.event = w.loop.NewFrame(text, w.loop.Now())
 	} else {
 		w.event = w.loop.NewFanoutFrame(text, 0)
 	}
+	w.text = newText(w.texts, w.random)
+	w.piece = w.loop.NewSplicedFrame(text, 0, w.text.splice(w.random.IntN(2) == 0))
 }
 
 // work goes on with the walk, some streams a turn.
@@ -141,12 +146,17 @@ func (w *simulation) work() (more bool) {
 		slot := w.walk[0]
 		w.walk = w.walk[1:]
 		if peer := w.of(slot); peer != nil {
-			w.offer(slot, peer, w.event, Bulk, Budget{Bytes: 3000, Age: Tick(w.random.IntN(100))})
+			f := w.event
+			if peer.spliced {
+				f = w.piece
+			}
+			w.offer(slot, peer, f, Bulk, Budget{Bytes: 3000, Age: Tick(w.random.IntN(100))})
 		}
 	}
 	if len(w.walk) == 0 && w.event != 0 {
 		w.loop.Release(w.event)
-		w.event = 0
+		w.loop.Release(w.piece)
+		w.event, w.piece = 0, 0
 	}
 	return len(w.walk) > 0
 }
@@ -220,7 +230,12 @@ func (w *simulation) offer(slot Slot, peer *simulatedPeer, f Frame, lane Lane, b
 	case !taken && queued == 0:
 		w.breach("slot %d has nothing queued, and did not take %d bytes", slot, len(text))
 	case taken:
-		peer.want = append(peer.want, text...)
+		if f == w.piece {
+			peer.want = append(peer.want, w.text.behind(peer.tail)...)
+			peer.tail = w.text.number
+		} else {
+			peer.want = append(peer.want, text...)
+		}
 		if w.loop.Queued(slot) != queued+len(text) {
 			w.breach("slot %d has %d bytes queued after %d were added to %d", slot, w.loop.Queued(slot), len(text), queued)
 		}
