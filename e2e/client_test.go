@@ -71,6 +71,11 @@ func (k kind) printsText() bool {
 	return k.name == curl.name || k.name == curlGzip.name || k.name == nodeZlib.name
 }
 
+// tellsStart says whether the client tells when it has started, which takes it long.
+func (k kind) tellsStart() bool {
+	return k.name == firefoxEventSource.name || k.name == firefoxWS.name
+}
+
 func driver(name string) string { return filepath.Join("drivers", name) }
 
 // node prefers the one that .ci/deps fetched where the system's is too old for the browser driver.
@@ -179,6 +184,9 @@ func dial(t *testing.T, k kind, base, path string) *client {
 	c := &client{process: start(t, k.name, command[0], command[1:]...), kind: k}
 	if k.name != curl.name && k.name != curlGzip.name {
 		c.polite = 2 * time.Second // a browser is closed by its driver
+	}
+	if k.tellsStart() {
+		c.await(t, "its own start", func(h heard) bool { return h.Kind == "started" })
 	}
 	return c
 }

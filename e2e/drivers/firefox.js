@@ -53,6 +53,7 @@ function ask(method, params) {
 }
 
 await ask("session.new", { capabilities: {} });
+say({ kind: "started" });
 await ask("session.subscribe", { events: ["script.message"] });
 const { contexts } = await ask("browsingContext.getTree", {});
 const context = contexts[0].context;

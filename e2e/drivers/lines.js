@@ -1,4 +1,5 @@
 // The line protocol of all drivers. Out, one JSON object a line:
+//   {"kind":"started"}                                    from a client that is slow to start, before it connects
 //   {"kind":"open","reason":PROTOCOL}                     the browser's page came by this protocol, such as h2
 //   {"kind":"event","event":NAME,"id":ID,"data":TEXT}     from an SSE stream
 //   {"kind":"message","data":TEXT}                        from a WebSocket
