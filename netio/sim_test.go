@@ -16,7 +16,7 @@ import (
 
 var (
 	simulationSeed  = flag.Uint64("seed", 0, "the one seed to simulate; 0: as many as -seeds says")
-	simulationSeeds = flag.Uint64("seeds", 100, "how many seeds to simulate")
+	simulationSeeds = flag.Uint64("seeds", 25, "how many seeds to simulate")
 	simulationFirst = flag.Uint64("first", 1, "the first of them")
 )
 
