@@ -72,16 +72,20 @@ func (o *oracle) with(model string, do func(s *speaker)) {
 
 // say lets a model say more; end, that it has ended with a verdict.
 func (o *oracle) say(model string, words ...string) {
-	o.with(model, func(s *speaker) {
-		s.words = append(s.words, words...)
-		close(s.more)
-		s.more = make(chan struct{})
-	})
+	o.with(model, func(s *speaker) { s.say(words...) })
 }
 
 func (o *oracle) end(model string, score float64) {
-	o.with(model, func(s *speaker) { s.done = true })
-	o.say(model, fmt.Sprintf("\n{\"score\":%v,\"reason\":\"so\"}", score))
+	o.with(model, func(s *speaker) {
+		s.say(fmt.Sprintf("\n{\"score\":%v,\"reason\":\"so\"}", score))
+		s.done = true
+	})
+}
+
+func (s *speaker) say(words ...string) {
+	s.words = append(s.words, words...)
+	close(s.more)
+	s.more = make(chan struct{})
 }
 
 // ended counts the requests that the gateway ended.
