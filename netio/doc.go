@@ -40,6 +40,12 @@
 // sockets of small sends before those of large fan-outs, so that one hot channel does not hold
 // up a single reply.
 //
+// # Another process
+//
+// A listener can be held and its socket passed ([DeskListener.Hold], [ListenOnDescriptor]), and a loop can
+// go on with the streams of one in another process ([Loop.Revive]). What belongs to whom, and when, is
+// the owner's to decide; package handoff has the means.
+//
 // # Bytes
 //
 // What is sent is first registered as a [Frame], one immutable slice in the loop's table, and

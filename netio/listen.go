@@ -65,6 +65,7 @@ type DeskListener struct {
 	stopping bool
 	closed   bool
 	paused   bool
+	held     bool // paused until Unhold
 	pause    time.Duration
 	resume   *time.Timer
 	goingOn  []*deskConn     // rang for the poller to take them on
@@ -333,11 +334,11 @@ func (l *DeskListener) shed() {
 func (l *DeskListener) unpause() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.socket < 0 || !l.paused {
+	if l.closed || l.socket < 0 || !l.paused || l.held {
 		return
 	}
 	if err := l.let(l.socket, true); err != nil {
-		l.resume.Reset(acceptPauseMax) // epoll_ctl wants memory that there is not
+		l.resume = time.AfterFunc(acceptPauseMax, l.unpause) // epoll_ctl wants memory that there is not
 		return
 	}
 	l.paused = false

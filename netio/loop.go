@@ -60,6 +60,9 @@ type Events struct {
 // LoopOptions says how a loop treats its sockets. Zero values take the defaults.
 type LoopOptions struct {
 	Index int // of this loop among all, 0..255
+	// FirstTick is what the loop's time begins at, where streams come from a loop with that time.
+	// Default 1.
+	FirstTick Tick
 	// WithoutRing has each socket written to by a call of its own, even where the kernel could take
 	// many by one (io_uring).
 	WithoutRing bool
@@ -113,10 +116,12 @@ type Loop struct {
 	now      int64 // clock, read at the start of the turn and while flushing
 	tick     Tick
 	stopping bool // Run ends with this turn
+	deaf     bool // sockets are not heard for now, see SetDeaf
 
 	streams       Slab[stream]
 	freeStream    Slot
 	highestStream Slot
+	generation    uint32 // the least of a slot that is taken, see Revive
 	closing       []Slot
 
 	outboxes      Slab[outbox]
@@ -178,9 +183,9 @@ func newLoop(options LoopOptions, events Events, k sys) (*Loop, error) {
 		delivery:    hdrhistogram.New(1, int64(time.Minute/time.Microsecond), 2),
 	}
 	l.now = k.now()
-	l.start = l.now - int64(TickLength) // so that the first tick is 1
-	l.tick = 1
-	l.wheel.hand = 1
+	l.tick = max(options.FirstTick, 1)
+	l.start = l.now - int64(l.tick)*int64(TickLength)
+	l.wheel.hand = l.tick
 	l.streams.Grow(0)
 	l.outboxes.Grow(0)
 	l.chunks.Grow(0)

@@ -236,6 +236,9 @@ func (k *simulatedKernel) sleep() (look bool) {
 	return false
 }
 
+// rest is a sleep that may end for no reason.
+func (k *simulatedKernel) rest() { k.sleep() }
+
 func (k *simulatedKernel) anythingReady() bool {
 	for _, s := range k.sockets {
 		if s != nil && s.watched && s.ready() != 0 {

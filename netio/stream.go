@@ -100,7 +100,7 @@ func (l *Loop) newStream(fd int) Slot {
 		l.streams.Grow(uint32(slot))
 	}
 	s := l.streams.At(uint32(slot))
-	generation := s.generation
+	generation := max(s.generation, l.generation)
 	*s = stream{fd: int32(fd), generation: generation, lastWrite: l.tick}
 	l.move(s, stateOpen)
 	l.counters.Open++

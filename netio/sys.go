@@ -25,7 +25,9 @@ type sys interface {
 	// sleep waits until a socket may have something to tell, until wake, or for the alarm, and
 	// reports whether it is time for a look. It may return early.
 	sleep() (look bool)
-	// wake ends a sleep that is under way, or the next one. Any goroutine.
+	// rest waits until wake or for the alarm, whatever sockets may have to tell. It may return early.
+	rest()
+	// wake ends a sleep or a rest that is under way, or the next one. Any goroutine.
 	wake()
 	// epollControl changes what is watched.
 	epollControl(operation, fd int, events uint32, key uint64) unix.Errno
@@ -136,6 +138,8 @@ func (k *kernel) sleep() (look bool) {
 	}
 	return k.spoken.Load()
 }
+
+func (k *kernel) rest() { <-k.awake }
 
 // alarm sets the clock. One that is set already and ends the sleep earlier will do.
 func (k *kernel) alarm(now, due int64) {

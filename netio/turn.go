@@ -50,7 +50,7 @@ func (l *Loop) turn(more bool) bool {
 // that was called for its mail alone does not ask: whoever watches the sockets would have said so.
 // One that has slept through nothing does, since that watcher may want for a processor.
 func (l *Loop) wait(more bool) int {
-	if !more && !l.sleep() {
+	if !more && !l.sleep() || l.deaf {
 		return 0
 	}
 	n, errno := l.sys.look(l.epollEvents)
@@ -68,6 +68,10 @@ func (l *Loop) sleep() (look bool) {
 	defer l.mailbox.asleep.Store(false)
 	if !l.mailbox.empty() || due != 0 && due <= l.now {
 		return true
+	}
+	if l.deaf {
+		l.sys.rest()
+		return false
 	}
 	return l.sys.sleep()
 }
