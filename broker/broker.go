@@ -39,6 +39,11 @@
 // fails in any way is thrown away whole, its subscriptions are reported Lost, and the next one
 // subscribes anew, so there is one way to recover and it is used for every fault.
 //
+// # Two brokers, one after the other
+//
+// Where one process goes on in the place of another, both subscribe to the same, and a mark that is
+// published on every node divides the events between them ([Cut]).
+//
 // # States and logs
 //
 // A [State] and a [Log] are keys, and no message announces them. The tracker reads a key once and

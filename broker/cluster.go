@@ -19,6 +19,9 @@ const formerForget = 5 * time.Minute
 // that was lost: who goes there at once, because of a mere cut, may be told again what he was told.
 const plainPatience = time.Second
 
+// plainOnPatience is how long the node of [RedisOptions].PlainOn may take to be connected for the first time.
+const plainOnPatience = 5 * time.Second
+
 // slotRange is one row of CLUSTER SLOTS: the primary of the slots from first to last.
 type slotRange struct {
 	first, last int
@@ -275,6 +278,13 @@ func (r *Redis) countSlots() {
 // choosePlain returns the node of plain channels: the present one while it serves, or did a moment
 // ago, else one that does, else any. The caller holds mutex.
 func (r *Redis) choosePlain(current map[string]bool) int16 {
+	if current[r.plainOn] && time.Since(r.made) < plainOnPatience {
+		for _, n := range r.nodes {
+			if n != nil && n.address == r.plainOn && !n.opened {
+				return n.number // its first connection is on its way
+			}
+		}
+	}
 	chosen := noNode
 	if r.plain != noNode && current[r.nodes[r.plain].address] {
 		chosen = r.plain

@@ -73,9 +73,12 @@ func (d *reader) onMessage(m rueidis.PubSubMessage) {
 	if d.broker.closing.Load() {
 		return
 	}
+	channel, payload := m.Channel[len(d.broker.prefix):], unsafe.Slice(unsafe.StringData(m.Message), len(m.Message))
+	if cut := d.broker.cut.Load(); cut != nil && cut.takes(d.session, m.Channel, m.Message, heldEvent{channel, payload, d.received}) {
+		return
+	}
 	d.broker.events.Add(1)
-	payload := unsafe.Slice(unsafe.StringData(m.Message), len(m.Message))
-	d.broker.callbacks.Event(m.Channel[len(d.broker.prefix):], payload, d.received)
+	d.broker.callbacks.Event(channel, payload, d.received)
 }
 
 // guard turns a panic of a callback into the end of the session: the process and its other

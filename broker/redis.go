@@ -33,6 +33,9 @@ type RedisOptions struct {
 	// MaxValueBytes bounds what of a State is read, and a hash's text. A value that is larger
 	// counts as none, with a line in the log. Default 1 MiB; negative: no bound.
 	MaxValueBytes int
+	// PlainOn is the address of the node of a Cluster that is to carry the plain channels, if there is
+	// such a one at the start: the one that another process has them from ([Redis.PlainNode]).
+	PlainOn string
 	// TLSConfig, where set, is used with rediss:// instead of the system's certificates.
 	TLSConfig *tls.Config
 }
@@ -62,6 +65,7 @@ type Redis struct {
 	sweepInterval time.Duration
 	logger        *slog.Logger
 	tlsConfig     *tls.Config
+	plainOn       string // where plain channels are had from at first, if that is a node
 	random        string // of this broker, in its canaries' names
 	made          time.Time
 
@@ -79,6 +83,7 @@ type Redis struct {
 	keys          keyCounts
 	sessions      atomic.Uint32 // numbers given to sessions
 	horizon       atomic.Uint64 // as in LogUpdate; rises only, with mutex held
+	cut           atomic.Pointer[Cut]
 
 	calls sync.Mutex
 
@@ -144,7 +149,7 @@ func NewRedis(options RedisOptions) (*Redis, error) {
 		target: parsed, prefix: options.ChannelPrefix, pattern: escapeGlob(options.ChannelPrefix),
 		linger: linger, refusedRetry: refusedRetryDefault,
 		valueBytesMax: valueBytesMax, sweepInterval: sweepIntervalDefault, logger: logger, tlsConfig: options.TLSConfig,
-		random: hex.EncodeToString(random), made: now,
+		plainOn: options.PlainOn, random: hex.EncodeToString(random), made: now,
 		ctx: ctx, stop: stop,
 		table: newRegistry(store), plain: noNode,
 		health:  Health{Reason: errNotConnected.Error(), Since: now},

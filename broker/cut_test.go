@@ -1,0 +1,202 @@
+package broker_test
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/broker/brokertest"
+	"github.com/millrace/millrace/internal/redistest"
+)
+
+// cutPatience is how long a test of a cut waits for what must come.
+const cutPatience = 30 * time.Second
+
+// halves are the two brokers of a cut.
+type halves struct {
+	before, after       *broker.Redis
+	first, second       *brokertest.Recorder
+	cutFirst, cutSecond *broker.Cut
+}
+
+// divideBetween has one broker that hears subs, and another one that is to go on.
+func divideBetween(t *testing.T, url string, subs ...broker.Subscription) *halves {
+	t.Helper()
+	h := &halves{}
+	options := broker.RedisOptions{URL: url, Logger: quiet(), ChannelPrefix: "cut:"}
+	h.before, h.first, _ = start(t, options)
+	ready(t, h.before, h.first, subs...)
+	options.PlainOn = h.before.PlainNode()
+	made, err := broker.NewRedis(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.cutSecond, err = made.Divide(broker.After); err != nil {
+		t.Fatal(err)
+	}
+	h.after, h.second, _ = run(t, made, &journal{})
+	ready(t, h.after, h.second, subs...)
+	return h
+}
+
+// mark brings both sides to the mark.
+func (h *halves) mark(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), cutPatience)
+	defer cancel()
+	var err error
+	if h.cutFirst, err = h.before.Divide(broker.Before); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := h.cutFirst.Listen(ctx, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := h.cutSecond.Listen(ctx, "test")
+	if err != nil || !slices.Equal(ours, theirs) {
+		t.Fatalf("one is connected to %v, the other to %v (%v)", ours, theirs, err)
+	}
+	ready(t, h.after, h.second)
+	if err := h.cutFirst.Mark(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, cut := range []*broker.Cut{h.cutFirst, h.cutSecond} {
+		if err := cut.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wantWhole holds what one broker handed over, and then the other, to be every number once and in
+// order, from the first that came.
+func wantWhole(t *testing.T, channel string, parts ...[]string) {
+	t.Helper()
+	next := -1
+	for _, number := range slices.Concat(parts...) {
+		got, err := strconv.Atoi(number)
+		if err != nil || next >= 0 && got != next {
+			t.Fatalf("%s: %s came where %d should", channel, number, next)
+		}
+		next = got + 1
+	}
+	for index, part := range parts {
+		if len(part) == 0 {
+			t.Errorf("%s: nothing came on side %d: the test shows nothing", channel, index)
+		}
+	}
+}
+
+func TestCutGivesEachEventToOne(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		kind     broker.Kind
+		channels []string
+		subs     []broker.Subscription
+		cluster  bool
+	}{
+		"plain channels": {
+			channels: []string{"a:1", "b:2", "c:3"}, subs: []broker.Subscription{plain("a:1"), plain("b:2"), plain("c:3")},
+		},
+		"a pattern over them": {
+			channels: []string{"a:1", "a:2"}, subs: []broker.Subscription{plain("a:1"), pattern("a:*")},
+		},
+		"plain channels of a Cluster": {
+			cluster:  true,
+			channels: []string{"a:1", "b:2", "c:3"}, subs: []broker.Subscription{plain("a:1"), plain("b:2"), plain("c:3")},
+		},
+		"sharded channels of a Cluster": {
+			cluster: true, kind: broker.Sharded,
+			channels: []string{"a:1", "b:2", "c:3", "d:4"}, subs: []broker.Subscription{sharded("a:1"), sharded("b:2"), sharded("c:3"), sharded("d:4")},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var url string
+			var address func(string) string
+			if test.cluster {
+				cluster := redistest.StartCluster(t, 3)
+				url, address = cluster.URL(), func(channel string) string { return cluster.Owner(cluster.Slot(t, channel)).Addr }
+			} else {
+				server := redistest.Start(t)
+				url, address = server.URL(), at(server)
+			}
+			h := divideBetween(t, url, test.subs...)
+			wire := make([]string, len(test.channels))
+			for index, channel := range test.channels {
+				wire[index] = "cut:" + channel
+			}
+			flood := publishNumbers(t, test.kind, address, wire...)
+			for _, channel := range test.channels {
+				h.first.WaitEvents(t, channel, 20)
+			}
+			h.mark(t)
+			held := len(h.first.Events(test.channels[0]))
+			h.cutSecond.Release()
+			for _, channel := range test.channels {
+				h.second.WaitEvents(t, channel, 20)
+			}
+			flood.end()
+			if got := len(h.first.Events(test.channels[0])); got != held {
+				t.Errorf("the first broker handed over %d events behind the mark", got-held)
+			}
+			for _, channel := range test.channels {
+				wantWhole(t, channel, h.first.Events(channel), h.second.Events(channel))
+			}
+		})
+	}
+}
+
+// TestCutThatIsNone: where the second broker is not to be, the first one has everything.
+func TestCutThatIsNone(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	h := divideBetween(t, server.URL(), plain("a:1"))
+	flood := publishNumbers(t, broker.Plain, at(server), "cut:a:1")
+	h.first.WaitEvents(t, "a:1", 10)
+	h.mark(t)
+	_ = h.after.Close()
+	h.cutFirst.Release()
+	h.first.WaitEvents(t, "a:1", len(h.first.Events("a:1"))+20)
+	flood.end()
+	wantWhole(t, "a:1", h.first.Events("a:1"))
+	if got := h.second.Events("a:1"); len(got) > 0 {
+		t.Errorf("the second broker handed over %v", got)
+	}
+	if cut, err := h.before.Divide(broker.Before); err != nil {
+		t.Errorf("there can be no second cut: %v", err)
+	} else {
+		cut.Release()
+	}
+}
+
+// TestCutNoticesALostConnection: what is behind the mark can't be known then.
+func TestCutNoticesALostConnection(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	h := divideBetween(t, server.URL(), plain("a:1"))
+	h.mark(t)
+	if err := h.cutFirst.Check(); err != nil {
+		t.Fatal(err)
+	}
+	server.CLI(t, "CLIENT", "KILL", "TYPE", "pubsub")
+	deadline := time.Now().Add(cutPatience)
+	for _, cut := range []*broker.Cut{h.cutFirst, h.cutSecond} {
+		for cut.Check() == nil {
+			if time.Now().After(deadline) {
+				t.Fatal("a cut is still whole, without its connection")
+			}
+			<-time.After(time.Millisecond)
+		}
+		cut.Release()
+	}
+	ready(t, h.before, h.first)
+	if _, err := h.before.Divide(broker.After); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.before.Divide(broker.Before); err == nil {
+		t.Error("there are two cuts at once")
+	}
+}
