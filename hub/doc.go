@@ -77,6 +77,12 @@
 // the short one. It remembers what came last on each channel (lastTexts) for that alone, and never
 // names a text of another channel.
 //
+// # To another hub
+//
+// A stream can go on in another process's hub (carry.go, resume.go). Where it stands in a channel is told
+// only if it is not where the channel is; where channels stand is told once. The other hub gives it a
+// record where its own channel stands elsewhere, and the rule above does the rest.
+//
 // # Bounds
 //
 // Subscriptions of a stream: Options.MaxSubscriptions; records: no more than those. Unsent bytes

@@ -73,6 +73,17 @@ func (e *echoes) drop(channel string, payload []byte) bool {
 	return true
 }
 
+// awaited reports whether a copy may still come back.
+func (e *echoes) awaited() bool {
+	if e.count.Load() == 0 {
+		return false
+	}
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	e.expire(time.Now())
+	return e.count.Load() > 0
+}
+
 // expire forgets what is too old; it looks through all at most once per echoLife.
 func (e *echoes) expire(now time.Time) {
 	if e.count.Load() == 0 || now.Sub(e.oldest) < echoLife {
