@@ -58,6 +58,19 @@ func (a *admission) enter(user string, address netip.Addr) (t ticket, refused *r
 	return t, nil
 }
 
+// resume takes the place of a stream that another process let in: it is counted, and not judged again.
+// key is as addressKey gives it.
+func (a *admission) resume(user, key string) (t ticket) {
+	a.total.Add(1)
+	if user != "" {
+		t.user, _ = a.users.add(user, 0)
+	}
+	if key != "" {
+		t.address, _ = a.addresses.add(key, 0)
+	}
+	return t
+}
+
 // leave gives a place back.
 func (a *admission) leave(t ticket) {
 	a.total.Add(-1)
@@ -88,10 +101,15 @@ func (a *admission) hasUser(user string) bool { return a.users.has(user) }
 // address is where the stream whose place t is comes from, as it is counted: of IPv6 the /64. It is
 // "" for this machine.
 func (a *admission) address(t ticket) string {
+	return auth.LimitKeyText(a.addressKey(t))
+}
+
+// addressKey is the key of that address, as [auth.LimitKey] makes it.
+func (a *admission) addressKey(t ticket) string {
 	if t.address == 0 {
 		return ""
 	}
-	return auth.LimitKeyText(a.addresses.key(t.address))
+	return a.addresses.key(t.address)
 }
 
 // holders is a tally for many goroutines. Its lock is held for no longer than a look-up takes.

@@ -170,9 +170,10 @@ func (s *sessions) askWebhook(slot netio.Slot, one *session, wish ask) {
 		return
 	}
 	who, id, g, channel := s.who(one), s.loop.ID(slot), s.gateway, wish.channel
+	s.outstanding++
 	g.spawn(func(ctx context.Context) {
 		decision := g.policy.Ask(ctx, who, channel)
-		_ = s.loop.Post(&verdict{id: id, channel: channel, decision: decision})
+		_ = s.loop.PostAlways(&verdict{id: id, channel: channel, decision: decision}) // bounded by the asks
 	})
 }
 
@@ -213,12 +214,13 @@ func (s *sessions) refresh(slot netio.Slot, _ *session, command proto.Command) {
 		s.refuse(slot, proto.CodeBadRequest, "this gateway has no authentication: there is nothing to refresh", "", command.Ref)
 		return
 	}
+	s.outstanding++
 	g.spawn(func(ctx context.Context) {
 		who, err := g.verifier.Verify(ctx, command.Token)
 		if err != nil {
 			who = nil
 		}
-		_ = s.loop.Post(&refreshed{id: id, who: who, ref: command.Ref})
+		_ = s.loop.PostAlways(&refreshed{id: id, who: who, ref: command.Ref}) // bounded by the rate of commands
 	})
 }
 
@@ -272,10 +274,12 @@ func (s *sessions) publish(slot netio.Slot, one *session, command proto.Command)
 	job := publishJob{
 		channel: channel, data: command.Event,
 		done: func(result PublishResult, err error) {
-			_ = s.loop.Post(&published{id: id, channel: channel.Name(), ref: command.Ref, result: result, err: err})
+			_ = s.loop.PostAlways(&published{id: id, channel: channel.Name(), ref: command.Ref, result: result, err: err}) // bounded by publishQueueMax
 		},
 	}
-	if !s.gateway.publisher.offer(job) {
+	if s.gateway.publisher.offer(job) {
+		s.outstanding++
+	} else {
 		s.refuse(slot, proto.CodeBrokerUnavailable, "too many events wait to be published; try again", channel.Name(), command.Ref)
 	}
 }
@@ -298,12 +302,17 @@ func (s *sessions) answerPublish(p *published) {
 func (s *sessions) mail(item any) {
 	switch item := item.(type) {
 	case *verdict:
+		s.outstanding--
 		s.judged(item)
 	case *refreshed:
+		s.outstanding--
 		s.renewed(item)
 	case *published:
+		s.outstanding--
 		s.answerPublish(item)
 	case drainOrder:
 		s.goOnDrain(item)
+	case hearAgain:
+		s.loop.SetDeaf(false)
 	}
 }

@@ -69,7 +69,7 @@ type followed struct {
 	since   time.Time
 }
 
-func (g *Gateway) setUpCouncils() error {
+func (g *Gateway) setUpCouncils(*heritage) error {
 	c := &councils{gateway: g, reads: make(chan struct{}, councilReadsMax), followed: make(map[string]followed)}
 	all, err := council.New(council.Options{
 		Settings: g.options.Council, Timings: g.timings.council, Logger: g.logger,
@@ -187,6 +187,15 @@ func (c *councils) follow(ctx context.Context, channel proto.Channel, opening *c
 	if !c.all.Runs(log) {
 		c.tell(ctx, councilWord{Seen: []string{log}})
 	}
+}
+
+// followAgain goes on following a council whose viewers came from another process.
+func (c *councils) followAgain(ctx context.Context, channel proto.Channel) {
+	story, _, err := c.read(ctx, channel.Name())
+	if err != nil || story.Opening == nil {
+		return // gone, or Redis is away: who runs it hears nothing of its viewers for now
+	}
+	c.follow(ctx, channel, story.Opening)
 }
 
 // keepFollowing looks after what is watched here, until nothing is.

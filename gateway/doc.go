@@ -28,6 +28,17 @@
 // is read and folded on the desk's goroutine, before they are parked (preface). councils knows which
 // are watched here, and talks with other gateways about it.
 //
+// # A live upgrade
+//
+// A gateway hands all its streams to one in another process ([Gateway.HandOver], [Inherit]), or to
+// none: docs/decisions/0031 says how and why.
+//
+//	old:  copies (carry) ─ nothing is read ─ copies ─ cut: a mark through Redis ─ stands still ─ the rest ─ take?
+//	new:  keeps them, hears what they hear ────────────────────────────────────────────── takes ─ goOn (resume)
+//
+// What a stream takes along is a carriedStream; what streams share is the legacy. Until it is decided
+// the new gateway touches none of the sockets, and each step of the old one can be undone.
+//
 // # As a library
 //
 //	gw, err := gateway.New(gateway.Options{Redis: "redis://127.0.0.1:6379"})

@@ -82,6 +82,8 @@ func (g *Gateway) sendAway(within time.Duration) {
 // drainAll is the orderly end: readiness goes first, then new connections are refused, then the
 // streams are sent away, one after the other; all of it at most DrainTimeout long.
 func (g *Gateway) drainAll() error {
+	g.handing.Lock() // a hand-over that is under way ends first
+	defer g.handing.Unlock()
 	start := time.Now()
 	g.draining.Store(true)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -103,6 +105,35 @@ func (g *Gateway) drainAll() error {
 	g.logger.Info("drained", "took", time.Since(start).Round(time.Millisecond), "cut", left)
 	if deskErr != nil {
 		return fmt.Errorf("drain: %w", deskErr)
+	}
+	return nil
+}
+
+// retiredTimeMax bounds how long a gateway whose streams were handed over stays for its councils, which
+// have a bound of their own below it.
+const retiredTimeMax = 15 * time.Minute
+
+// retire ends a gateway whose streams and listeners another process has: requests are answered, streams
+// that were ending come to their end, each for DrainTimeout at most, and councils are heard out.
+func (g *Gateway) retire(ctx context.Context) error {
+	start := time.Now()
+	limited, cancel := context.WithTimeout(ctx, retiredTimeMax)
+	defer cancel()
+	requests := limited
+	if timeout := g.options.Limits.DrainTimeout; timeout != NoLimit {
+		var end context.CancelFunc
+		requests, end = context.WithTimeout(limited, timeout)
+		defer end()
+	}
+	err := g.desk.Shutdown(requests)
+	if g.adminDesk != nil {
+		_ = g.adminDesk.Shutdown(requests)
+	}
+	left := g.waitForStreams(requests)
+	g.councils.drain(limited)
+	g.logger.Info("retired", "took", time.Since(start).Round(time.Millisecond), "cut", left)
+	if err != nil {
+		return fmt.Errorf("retire: %w", err)
 	}
 	return nil
 }

@@ -55,6 +55,14 @@ type Gateway struct {
 	listener, adminListener *netio.DeskListener
 	desk, adminDesk         *netio.Desk
 
+	// Of a live upgrade. parking is held while a stream can be given to no loop, publishing while
+	// nothing may be published here; handing is held for as long as a hand-over is tried.
+	updates             updateGate
+	parking, publishing sync.RWMutex
+	handing             sync.Mutex
+	serving             chan struct{} // closed when Run has begun to serve
+	handedOver          chan struct{} // closed when another process serves
+
 	draining atomic.Bool
 	refused  refusalCounts
 	health   atomic.Pointer[broker.Health]
@@ -78,22 +86,30 @@ const spawnedMax = 256
 func New(options Options) (*Gateway, error) { return newGateway(options, contractTimings) }
 
 func newGateway(options Options, waits timings) (*Gateway, error) {
+	return newHeir(options, waits, &heritage{epoch: newEpoch()})
+}
+
+// newHeir makes a gateway that goes on with what another one leaves, which may be no more than a name.
+func newHeir(options Options, waits timings, from *heritage) (*Gateway, error) {
 	defer options.closeListeners() // a desk serves on copies
+	if len(from.ticks) > 0 {
+		options.Loops = len(from.ticks) // a stream's name holds the number of its loop
+	}
 	options, err := options.completed()
 	if err != nil {
 		return nil, err
 	}
 	g := &Gateway{
-		options: options, timings: waits, logger: options.Logger, epoch: newEpoch(), started: time.Now(),
+		options: options, timings: waits, logger: options.Logger, epoch: from.epoch, started: time.Now(),
 		admission: newAdmission(options.Limits), orders: newOrders(),
-		slots: make(chan struct{}, spawnedMax),
+		slots: make(chan struct{}, spawnedMax), serving: make(chan struct{}), handedOver: make(chan struct{}),
 	}
 	g.window = newDeliveryWindow(g.started)
 	g.lifetime, g.end = context.WithCancel(context.Background())
 	g.loopLog = newLoopLog(g.logger)
 	// In this order; on a failure what was started is undone.
-	for _, step := range []func() error{g.setUpIdentity, g.setUpBroker, g.setUpLoops, g.setUpCouncils, g.listen} {
-		if err := step(); err != nil {
+	for _, step := range []func(*heritage) error{g.setUpIdentity, g.setUpBroker, g.setUpLoops, g.setUpCouncils, g.listen} {
+		if err := step(from); err != nil {
 			g.Close()
 			return nil, err
 		}
@@ -108,7 +124,7 @@ func newEpoch() string {
 }
 
 // setUpIdentity makes what decides who may do what.
-func (g *Gateway) setUpIdentity() (err error) {
+func (g *Gateway) setUpIdentity(*heritage) (err error) {
 	o := &g.options
 	if g.origins, err = auth.ParseOrigins(o.AllowedOrigins); err != nil {
 		return fmt.Errorf("allowed-origins: %w", err)
@@ -146,10 +162,10 @@ func (g *Gateway) setUpIdentity() (err error) {
 	return err
 }
 
-// listen opens the listeners and makes their desks.
-func (g *Gateway) listen() (err error) {
+// listen opens the listeners, or takes those of the predecessor, and makes their desks.
+func (g *Gateway) listen(from *heritage) (err error) {
 	o := &g.options
-	if g.listener, err = openListener(o.Listener, o.Listen, o.ReusePort); err != nil {
+	if g.listener, err = g.listenOn(o.Listener, o.Listen, &from.listener); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	if err := g.listener.SetUserTimeout(userTimeout(o.Limits.ProgressTimeout)); err != nil {
@@ -161,7 +177,7 @@ func (g *Gateway) listen() (err error) {
 	if o.AdminListen == "" {
 		return nil
 	}
-	if g.adminListener, err = openListener(o.AdminListener, o.AdminListen, o.ReusePort); err != nil {
+	if g.adminListener, err = g.listenOn(o.AdminListener, o.AdminListen, &from.adminListener); err != nil {
 		return fmt.Errorf("admin-listen: %w", err)
 	}
 	g.adminDesk, err = netio.NewDesk(g.deskOptions(true))
@@ -174,6 +190,32 @@ func openListener(opened net.Listener, address string, reusePort bool) (*netio.D
 		return netio.ListenOn(opened)
 	}
 	return netio.Listen(address, reusePort)
+}
+
+// listenOn takes the listener that the predecessor passed, if it did, else the opened one, and else
+// opens one.
+func (g *Gateway) listenOn(opened net.Listener, address string, passed **netio.DeskListener) (*netio.DeskListener, error) {
+	if *passed == nil {
+		return openListener(opened, address, g.options.ReusePort)
+	}
+	listener := *passed
+	*passed = nil
+	if !isAddressOf(listener.Addr(), address) {
+		g.logger.Warn("the address in the settings is another one than that which is served: to change it takes a restart",
+			"served", listener.Addr().String(), "settings", address)
+	}
+	return listener, nil
+}
+
+// isAddressOf reports whether who asked for address, HOST:PORT, may have got served.
+func isAddressOf(served net.Addr, address string) bool {
+	have, ok := served.(*net.TCPAddr)
+	want, err := net.ResolveTCPAddr("tcp", address)
+	if !ok || err != nil {
+		return false
+	}
+	isAny := len(want.IP) == 0 || want.IP.IsUnspecified()
+	return (want.Port == 0 || want.Port == have.Port) && (want.IP.Equal(have.IP) || isAny && have.IP.IsUnspecified())
 }
 
 // userTimeout is for how long the kernel waits for a peer that acknowledges or takes nothing: a
@@ -210,8 +252,10 @@ func (g *Gateway) deskOptions(admin bool) netio.DeskOptions {
 // again, and the operator is answered, when all others are taken.
 func keptDescriptors(limit int) int { return min(max(limit/50, 16), 128, limit/4) }
 
-// adopt gives a parked connection to the next loop.
+// adopt gives a parked connection to the next loop. While streams are being handed over it waits.
 func (g *Gateway) adopt(fd int, early []byte, one any) error {
+	g.parking.RLock()
+	defer g.parking.RUnlock()
 	loop := g.loops[g.nextLoop.Add(1)%uint32(len(g.loops))]
 	return loop.Adopt(fd, early, one)
 }
@@ -228,7 +272,8 @@ func (g *Gateway) AdminAddr() net.Addr {
 }
 
 // Run serves until ctx is done, then drains (at most DrainTimeout) and closes the gateway. It
-// returns nil after an orderly end, else what went wrong. A gateway runs once.
+// returns nil after an orderly end, else what went wrong. A gateway runs once. One that was handed over
+// ([Gateway.HandOver]) returns as soon as nothing is left to it.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.Close()
 	if g.adminDesk != nil {
@@ -239,6 +284,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.desk.Start(g.listener); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	close(g.serving)
 	g.spawn(g.trim)
 	if g.options.Memory != nil {
 		g.spawn(g.watchMemory)
@@ -247,8 +293,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.spawn(g.demonstrate)
 	}
 	g.logger.Debug("serving", "address", "http://"+g.Addr().String(), "broker", g.brokerName(), "loops", len(g.loops), "authentication", g.verifier != nil)
-	<-ctx.Done()
-	return g.drainAll()
+	select {
+	case <-ctx.Done():
+		return g.drainAll()
+	case <-g.handedOver:
+		return g.retire(ctx)
+	}
 }
 
 func (g *Gateway) brokerName() string {

@@ -38,6 +38,15 @@ func serve(t testing.TB, options gateway.Options) *house {
 
 func serveWith(t testing.TB, options gateway.Options, timings gateway.Timings) *house {
 	t.Helper()
+	g, err := gateway.NewWithTimings(completed(options), timings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run(t, g)
+}
+
+// completed gives options what every house of a test has.
+func completed(options gateway.Options) gateway.Options {
 	if options.Listen == "" {
 		options.Listen = "127.0.0.1:0"
 	}
@@ -47,10 +56,12 @@ func serveWith(t testing.TB, options gateway.Options, timings gateway.Timings) *
 	if options.Logger == nil {
 		options.Logger = slog.New(&kept)
 	}
-	g, err := gateway.NewWithTimings(options, timings)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return options
+}
+
+// run has a gateway serve until the test ends.
+func run(t testing.TB, g *gateway.Gateway) *house {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &house{Gateway: g, address: g.Addr().String(), cancel: cancel, ended: make(chan struct{})}
 	go func() {

@@ -205,6 +205,8 @@ func (g *Gateway) publish(ctx context.Context, events []Event) (PublishResult, e
 	if g.lifetime.Err() != nil {
 		return PublishResult{}, ErrClosed
 	}
+	g.publishing.RLock() // waits while streams are being handed over
+	defer g.publishing.RUnlock()
 	messages, keyed := g.messagesOf(events)
 	if !keyed {
 		for _, event := range events {

@@ -23,13 +23,14 @@ const (
 	endComplete                                        // the program said that the stream is complete
 	endDisconnected                                    // 1008: an operator said so
 	endMemory                                          // memory is nearly at its bound, and its queue is among the longest
+	endHandedOver                                      // another process goes on with it: its client notices nothing
 	endCount
 )
 
 var endNames = [endCount - netio.FirstOwnReason]string{
 	"client_closed", "unauthorized", "access_denied", "token_expired", "protocol_error", "bad_text",
 	"bad_data", "message_too_big", "unfinished_message", "silent", "slow", "flood",
-	"broker_unavailable", "stream_age", "drained", "complete", "disconnected", "memory",
+	"broker_unavailable", "stream_age", "drained", "complete", "disconnected", "memory", "handed_over",
 }
 
 // endName is the reason as metrics and logs spell it.

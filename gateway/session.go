@@ -95,6 +95,8 @@ type sessions struct {
 	drain     drainCursor
 	highest   netio.Slot
 	counters  sessionCounters
+	// outstanding counts what others work on for streams of this loop and will post back.
+	outstanding int
 }
 
 type sessionCounters struct {

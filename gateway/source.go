@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/millrace/millrace/broker"
@@ -13,14 +14,14 @@ import (
 )
 
 // setUpBroker makes the broker, and with it the source that the hub asks.
-func (g *Gateway) setUpBroker() error {
+func (g *Gateway) setUpBroker(from *heritage) error {
 	if g.options.Redis == "" {
 		memory := broker.NewMemory(broker.MemoryOptions{Logger: g.logger})
 		g.broker = memory
 		g.source.Subscribe = func(sub broker.Subscription, _ names.Place) { memory.Subscribe(sub) }
 	} else {
 		redis, err := broker.NewRedis(broker.RedisOptions{
-			URL: g.options.Redis, ChannelPrefix: g.options.ChannelPrefix, Names: &g.names, Logger: g.logger,
+			URL: g.options.Redis, ChannelPrefix: g.options.ChannelPrefix, Names: &g.names, Logger: g.logger, PlainOn: from.plain,
 			MaxValueBytes: g.options.Limits.MaxEventBytes, // NoLimit means the same there
 		})
 		if err != nil {
@@ -28,13 +29,16 @@ func (g *Gateway) setUpBroker() error {
 		}
 		g.broker = redis
 		g.source.Subscribe = redis.SubscribeNamed
+		if err := from.divide(redis); err != nil {
+			return err
+		}
 	}
 	g.source.Unsubscribe, g.source.ReadLog, g.source.Prefer = g.broker.Unsubscribe, g.broker.ReadLog, preferOrders(g.broker.Prefer)
 	return nil
 }
 
 // setUpLoops makes hub and loops, and has the broker feed them.
-func (g *Gateway) setUpLoops() (err error) {
+func (g *Gateway) setUpLoops(from *heritage) (err error) {
 	limits := g.options.Limits
 	g.hub, err = hub.New(hub.Options{
 		Loops: g.options.Loops, Epoch: g.epoch,
@@ -59,7 +63,7 @@ func (g *Gateway) setUpLoops() (err error) {
 	}
 	for index := range g.options.Loops {
 		one := newSessions(g, g.hub.Shard(index))
-		loop, err := netio.NewLoop(netio.LoopOptions{Index: index, StallLimit: limits.ProgressTimeout, WithoutRing: g.options.WithoutIOURing}, one.events())
+		loop, err := netio.NewLoop(netio.LoopOptions{Index: index, FirstTick: from.firstTick(index), StallLimit: limits.ProgressTimeout, WithoutRing: g.options.WithoutIOURing}, one.events())
 		if err != nil {
 			return err
 		}
@@ -80,9 +84,13 @@ func (g *Gateway) setUpLoops() (err error) {
 // callbacks are how the broker tells the hub.
 func (g *Gateway) callbacks() broker.Callbacks {
 	return broker.Callbacks{
-		Event:     g.event,
-		Value:     g.value,
-		Log:       g.log,
+		Event: g.event,
+		Value: func(channel string, payload []byte, received time.Time) {
+			g.updates.pass(func() { g.value(channel, payload, received) })
+		},
+		Log: func(update broker.LogUpdate, received time.Time) {
+			g.updates.pass(func() { g.log(update, received) })
+		},
 		Confirmed: g.hub.Confirmed,
 		Lost:      g.hub.Lost,
 		Refused: func(subscription broker.Subscription, err error) {
@@ -122,6 +130,46 @@ func (g *Gateway) event(channel string, payload []byte, received time.Time) {
 
 // workerCommands are the commands by which workers write what is a key.
 var workerCommands = map[broker.Kind]string{broker.State: "SET or HSET", broker.Log: "XADD"}
+
+// updateGate lets through what is told of states and logs, or holds it back. It is safe for many
+// goroutines, each of which keeps its order.
+type updateGate struct {
+	mutex   sync.RWMutex // an update runs under it
+	holding bool
+	keeping sync.Mutex
+	held    []func()
+}
+
+// pass runs update now, or when the gate is opened. What is held is bounded by the time that a
+// hand-over may take.
+func (u *updateGate) pass(update func()) {
+	u.mutex.RLock()
+	defer u.mutex.RUnlock()
+	if !u.holding {
+		update()
+		return
+	}
+	u.keeping.Lock()
+	defer u.keeping.Unlock()
+	u.held = append(u.held, update)
+}
+
+// hold closes the gate: on return no update runs.
+func (u *updateGate) hold() {
+	u.mutex.Lock()
+	defer u.mutex.Unlock()
+	u.holding = true
+}
+
+// release runs what was held and opens the gate.
+func (u *updateGate) release() {
+	u.mutex.Lock()
+	defer u.mutex.Unlock()
+	for _, update := range u.held {
+		update()
+	}
+	u.held, u.holding = nil, false
+}
 
 // value takes what a state is now.
 func (g *Gateway) value(channel string, payload []byte, received time.Time) {

@@ -120,3 +120,40 @@ func cutNumber(from string) (number int, rest string) {
 		}
 	}
 }
+
+// AreGrants reports whether text is what [Identity.AppendGrants] makes, so that [Recall] takes it: for
+// grants that another process kept.
+func AreGrants(text string) bool {
+	if text == "" {
+		return false
+	}
+	flags, rest := grantsFlags(text[0]), text[1:]
+	good := flags < grantsToken<<1
+	skip := func(length int) {
+		if good = good && length <= len(rest); good {
+			rest = rest[length:]
+		}
+	}
+	number := func() int {
+		value, size := binary.Uvarint([]byte(rest[:min(len(rest), binary.MaxVarintLen64)]))
+		good = good && size > 0 && value <= uint64(len(rest))
+		skip(size)
+		return int(value)
+	}
+	if flags&grantsKey != 0 {
+		skip(len(thumbprint{}))
+	}
+	for _, patterns := range [...]grantsFlags{grantsChannels, grantsPublish} {
+		if flags&patterns == 0 {
+			continue
+		}
+		for count := number(); good && count > 0; count-- {
+			skip(number())
+		}
+	}
+	if flags&grantsToken != 0 {
+		skip(len(Identity{}.TokenHash))
+		skip(number())
+	}
+	return good && rest == ""
+}

@@ -44,6 +44,9 @@ func TestRecall(t *testing.T) {
 				t.Errorf("with the token %#v, want %#v", *got, identity)
 			}
 			identity.TokenHash, identity.token = [16]byte{}, ""
+			if whole := string(identity.AppendGrants(nil, true)); !AreGrants(whole) || AreGrants(whole[:len(whole)-1]) || AreGrants(whole+"x") {
+				t.Errorf("grants are not known as such, or what is shorter or longer is: %q", whole)
+			}
 			if got := Recall("ada", grantsOf(&identity)); !reflect.DeepEqual(*got, identity) {
 				t.Errorf("without it %#v, want %#v", *got, identity)
 			}
@@ -81,4 +84,16 @@ func TestGrantsAreShared(t *testing.T) {
 	if got := string(one.AppendGrants([]byte("kept"), false)); got != "kept"+grantsOf(one) {
 		t.Errorf("appended to what stands there, the grants are %q", got)
 	}
+}
+
+// FuzzGrants: what counts as grants can be recalled.
+func FuzzGrants(f *testing.F) {
+	f.Add("")
+	f.Add(grantsOf(&Identity{Admin: true, key: thumbprint{1}}))
+	f.Add("\x10\xff\xff\xff\xff\x0f")
+	f.Fuzz(func(t *testing.T, text string) {
+		if AreGrants(text) {
+			_ = Recall("ada", text) // panics if they are none
+		}
+	})
 }

@@ -225,6 +225,10 @@ func (v *Verifier) Trusted(grants string) bool {
 	return v.remote != nil && v.remote.holds(thumb)
 }
 
+// Ready reports whether every key that is known to be needed is here: false while a key set at a URL
+// was never fetched.
+func (v *Verifier) Ready() bool { return v.remote == nil || v.remote.current.Load() != nil }
+
 // candidatesFor finds the keys that may verify the token, by its header alone. Of the header only
 // alg and kid are looked at: jku, jwk, x5u and x5c (RFC 7515 4.1) are what an attacker writes.
 func (v *Verifier) candidatesFor(ctx context.Context, unverified *jwt.Token) ([]*key, *Refusal) {
