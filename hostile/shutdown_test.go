@@ -150,9 +150,16 @@ func endings(w *world) {
 	w.within(patience, "it drains", func() bool { return strings.Contains(twice.said(), "draining") })
 	ends("a second SIGTERM", twice, 1, time.Second)
 
-	w.gateway.signal(syscall.SIGHUP)
-	w.within(patience, "SIGHUP is answered", func() bool { return strings.Contains(w.gateway.said(), "SIGHUP is ignored") })
-	w.note("SIGHUP: nothing is read anew, and the log says so")
+	alone := w.at(start{}.run(w.T))
+	alone.redis = nil
+	s := alone.stream("/api/stream?channel=job_progress:j2").live()
+	alone.gateway.signal(syscall.SIGHUP)
+	w.within(patience, "SIGHUP is answered", func() bool {
+		return strings.Contains(alone.gateway.said(), "the upgrade failed; this process serves on")
+	})
+	alone.publish("job_progress:j2", `{"n":1}`)
+	s.await("the event", func(e sseEvent) bool { return e.data == `{"n":1}` })
+	w.note("SIGHUP without Redis: it serves on, and the log says why")
 }
 
 func killed(w *world) {

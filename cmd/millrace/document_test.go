@@ -81,7 +81,7 @@ func TestBashCompletes(t *testing.T) {
 	script := documentOf(t, "bash")
 	for _, test := range []struct{ name, line, want string }{
 		{"a command", "millrace ser", "serve"},
-		{"all commands", "millrace ", "serve publish tail token check bench version"},
+		{"all commands", "millrace ", "serve publish tail token check upgrade bench version"},
 		{"a flag", "millrace serve --chann", "--channel-prefix"},
 		{"only its own flags", "millrace version --chann", ""},
 		{"a choice", "millrace serve --log-level d", "debug"},

@@ -28,6 +28,7 @@ type commands struct {
 	Tail    tailCommand    `cmd:"" help:"Print events as they come."`
 	Token   tokenCommand   `cmd:"" help:"Mint a token for development."`
 	Check   checkCommand   `cmd:"" help:"Say what is wrong with the configuration, or that nothing is."`
+	Upgrade upgradeCommand `cmd:"" help:"Have a running gateway hand all its streams to a new process."`
 	Bench   benchCommand   `cmd:"" help:"Measure this gateway beside other servers, on this machine."`
 	Version versionCommand `cmd:"" help:"Say what this binary is made of."`
 

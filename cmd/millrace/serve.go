@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/internal/cgroup"
 	"github.com/millrace/millrace/internal/settings"
+	"github.com/millrace/millrace/netio/handoff"
 )
 
 // serveCommand is `millrace serve`.
@@ -24,7 +24,8 @@ type serveCommand struct {
 	settings.Settings `embed:""`
 }
 
-// Run serves until a signal ends it. The first SIGTERM or SIGINT drains, the second exits at once.
+// Run serves until a signal ends it, or until another process serves in its place. The first SIGTERM or
+// SIGINT drains, the second exits at once; SIGHUP upgrades.
 func (c *serveCommand) Run(world *process) error {
 	loaded, keys := checked(c.Settings, world)
 	if len(loaded.Problems) > 0 {
@@ -55,20 +56,30 @@ func (c *serveCommand) Run(world *process) error {
 		options.Memory = bound
 		boundCollector(bound.Limit())
 	}
-	served, err := gateway.New(options)
+	before, err := predecessor(world.environment)
+	if err != nil {
+		return err
+	}
+	served, err := newServed(options, before)
 	if err != nil {
 		return explainListen(err, configured)
 	}
-	ctx, stop := drainOnSignal(logger, func(code int) {
+	life := newLifetime(logger, served, func(code int) {
 		lines.close()
 		os.Exit(code)
 	})
-	defer stop()
+	defer life.end()
+	ctx := life.ctx
 	go tuneCollector(ctx)
 	if configured.Demo {
 		defer startWorkers(ctx, served, logger)()
 	}
 	announce(logger, served.Addr(), configured)
+	if before != nil {
+		announceSuccessor(logger)
+	} else {
+		notify(logger, daemon.SdNotifyReady)
+	}
 	defer feedWatchdog(served, logger)()
 	if err := served.Run(ctx); err != nil {
 		return explainListen(err, configured)
@@ -89,8 +100,17 @@ func checked(flags settings.Settings, world *process) (*settings.Loaded, setting
 	return loaded, keys
 }
 
-// announce says in one line where the gateway serves, warns of what is open, and tells systemd
-// that we are ready: the gateway listens already.
+// newServed makes a gateway, or one that goes on with what the process before it had.
+func newServed(options gateway.Options, before *handoff.Conn) (*gateway.Gateway, error) {
+	if before == nil {
+		return gateway.New(options)
+	}
+	defer before.Close()
+	return gateway.Inherit(context.Background(), options, before, softwareVersion())
+}
+
+// announce says in one line where the gateway serves, and warns of what is open. The gateway listens
+// already.
 func announce(logger *slog.Logger, address net.Addr, configured *settings.Settings) {
 	if configured.InsecureNoAuth && !configured.Authenticated() && !settings.Address(address.String()).Loopback() {
 		logger.Warn("there is no authentication: whoever reaches this address may read and publish everything", "listen", address.String())
@@ -100,7 +120,6 @@ func announce(logger *slog.Logger, address net.Addr, configured *settings.Settin
 		source = configured.Redis.String()
 	}
 	logger.Info("serving "+addressOf(settings.Address(address.String())), "source", source, "authentication", configured.Authenticated())
-	notify(logger, daemon.SdNotifyReady)
 }
 
 // notify tells systemd, where it started this process, how far we are.
@@ -108,45 +127,6 @@ func notify(logger *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		logger.Warn("systemd could not be told", "state", state, "error", err)
 	}
-}
-
-// drainOnSignal gives a context that the first SIGTERM or SIGINT ends; the second one calls exit,
-// at once. stop ends the watch.
-func drainOnSignal(logger *slog.Logger, exit func(code int)) (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	ended := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case received := <-signals:
-				if ctx.Err() != nil && received != syscall.SIGHUP {
-					logger.Warn("a second signal ends the gateway at once", "signal", received.String())
-					exit(exitFailure)
-				}
-				handleSignal(logger, received, cancel)
-			case <-ended:
-				return
-			}
-		}
-	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		close(ended)
-		cancel()
-	}
-}
-
-// handleSignal acts on one signal.
-func handleSignal(logger *slog.Logger, received os.Signal, drain func()) {
-	if received == syscall.SIGHUP {
-		logger.Info("SIGHUP is ignored: settings are read at start only, so restart to change them")
-		return
-	}
-	logger.Info("told to end: streams are drained first; a second signal ends at once", "signal", received.String())
-	notify(logger, daemon.SdNotifyStopping)
-	drain()
 }
 
 // explainListen adds to a failure to listen what to do about it.

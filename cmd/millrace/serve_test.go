@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -38,7 +39,7 @@ func TestServeDrainsOnSignals(t *testing.T) {
 			}
 			connection.Close()
 			started.signal(syscall.SIGHUP)
-			started.waitFor("SIGHUP is ignored")
+			started.waitFor("the upgrade failed; this process serves on")
 			started.signal(number)
 			ended := started.wait()
 			if ended.code != 0 || !strings.Contains(ended.stderr, "a second signal ends at once") || !strings.Contains(ended.stderr, "drained") {
@@ -51,14 +52,22 @@ func TestServeDrainsOnSignals(t *testing.T) {
 // The watch itself, since a gateway without streams drains faster than a second signal comes.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	exits := make(chan int, 4)
-	ctx, stop := drainOnSignal(slog.New(slog.DiscardHandler), func(code int) { exits <- code })
-	defer stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	upgrades := make(chan struct{}, 4)
+	defer onSignals(ctx, slog.New(slog.DiscardHandler), signalActions{
+		drain: cancel, exit: func(code int) { exits <- code }, upgrade: func() { upgrades <- struct{}{} },
+	})()
 	raise := func(number syscall.Signal) {
 		if err := syscall.Kill(syscall.Getpid(), number); err != nil {
 			t.Fatal(err)
 		}
 	}
 	raise(syscall.SIGHUP)
+	select {
+	case <-upgrades:
+	case <-time.After(patience):
+		t.Fatal("SIGHUP did not upgrade")
+	}
 	raise(syscall.SIGTERM)
 	select {
 	case <-ctx.Done():

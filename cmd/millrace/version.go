@@ -57,8 +57,23 @@ func printVersion(output io.Writer, info *debug.BuildInfo) error {
 	return nil
 }
 
+// stamp is the version of a build that has none of its own: -ldflags "-X main.stamp=v1.2.3-mine".
+var stamp string
+
+// softwareVersion names this build to another process of ours.
+func softwareVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return stamp
+	}
+	return moduleVersion(info)
+}
+
 // moduleVersion gives the version of this module, "devel" where the build knows none.
 func moduleVersion(info *debug.BuildInfo) string {
+	if stamp != "" {
+		return stamp
+	}
 	if info.Main.Version == "" || info.Main.Version == "(devel)" {
 		return "devel"
 	}

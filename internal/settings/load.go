@@ -126,8 +126,9 @@ func (l *Loaded) readVariable(field *Field, variables map[string]string) (reflec
 	return value, true
 }
 
-// otherVariables are read by commands other than the gateway; names without the prefix.
-var otherVariables = []string{"URL", "TOKEN"}
+// otherVariables are no settings: other commands read them, or a gateway sets one for its successor. Names
+// without the prefix.
+var otherVariables = []string{"URL", "TOKEN", "HANDOFF"}
 
 // warnUnknownVariables tells of variables that look like a misspelt setting. One that is like
 // nothing is left alone: Kubernetes, for one, sets MILLRACE_SERVICE_HOST and the like.

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/millrace/millrace/gateway"
+	"github.com/millrace/millrace/netio/handoff"
+)
+
+const (
+	// handoffVariable tells a successor the descriptor of its connection to the process that it takes
+	// over from.
+	handoffVariable = "MILLRACE_HANDOFF"
+	// handoffDescriptor is that descriptor: the first behind the standard ones.
+	handoffDescriptor = 3
+	// successorEndTime is how long a successor that is not to be gets to end by itself.
+	successorEndTime = 5 * time.Second
+)
+
+// predecessor gives the connection to the process that this one takes over from, nil if there is none.
+func predecessor(environment []string) (*handoff.Conn, error) {
+	for _, variable := range environment {
+		text, found := strings.CutPrefix(variable, handoffVariable+"=")
+		if !found || text == "" {
+			continue
+		}
+		number, err := strconv.Atoi(text)
+		if err != nil || number <= 2 {
+			return nil, fmt.Errorf("%s is set to %q: it is for a process that another one starts to take over from it; unset it", handoffVariable, text)
+		}
+		return handoff.FromFile(os.NewFile(uintptr(number), "handoff"))
+	}
+	return nil, nil
+}
+
+// upgrader hands this process's streams to a successor that it starts.
+type upgrader struct {
+	served *gateway.Gateway
+	logger *slog.Logger
+	ctx    context.Context // ends when the gateway drains
+	// binary is the program file that this process was started from; by now another version may be
+	// there.
+	binary string
+	// retired says that a successor serves: it speaks with systemd from then on.
+	retired atomic.Bool
+	busy    sync.Mutex // held while one is under way
+	visits  sync.WaitGroup
+}
+
+func newUpgrader(ctx context.Context, served *gateway.Gateway, logger *slog.Logger) *upgrader {
+	binary, err := os.Executable()
+	if err != nil {
+		binary = os.Args[0]
+	}
+	return &upgrader{served: served, logger: logger, ctx: ctx, binary: strings.TrimSuffix(binary, " (deleted)")}
+}
+
+// upgrade starts binary, or, where that is empty, what now stands in the place of this process's own,
+// with the same arguments and environment, and hands it all streams. On an error this process serves
+// on.
+func (u *upgrader) upgrade(binary string, tell func(gateway.Progress)) (pid int, err error) {
+	if !u.busy.TryLock() {
+		return 0, gateway.ErrHandingOver
+	}
+	defer u.busy.Unlock()
+	if binary == "" {
+		binary = u.binary
+	}
+	u.logger.Info("upgrading", "binary", binary)
+	notify(u.logger, daemon.SdNotifyReloading)
+	began := time.Now()
+	pid, err = u.handTo(binary, tell)
+	if err != nil {
+		u.logger.Error("the upgrade failed; this process serves on", "binary", binary, "error", err)
+		notify(u.logger, daemon.SdNotifyReady)
+		return 0, err
+	}
+	u.logger.Info("upgraded: another process serves; this one ends with its last request and council", "pid", pid, "took", time.Since(began).Round(time.Millisecond))
+	return pid, nil
+}
+
+func (u *upgrader) handTo(binary string, tell func(gateway.Progress)) (pid int, err error) {
+	if os.Getpid() == 1 {
+		return 0, errors.New("this process is the first of its container, which ends with it: start another container and end this one, which drains")
+	}
+	if err := u.served.CheckHandOver(); err != nil {
+		return 0, err
+	}
+	conn, file, err := handoff.Pair()
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	successor := exec.Command(binary, os.Args[1:]...)
+	successor.Env = append(environmentOfSuccessor(), handoffVariable+"="+strconv.Itoa(handoffDescriptor))
+	successor.ExtraFiles = []*os.File{file}
+	successor.Stdout, successor.Stderr = os.Stdout, os.Stderr
+	err = successor.Start()
+	file.Close()
+	if err != nil {
+		return 0, fmt.Errorf("start the successor: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- successor.Wait() }()
+	if err := u.served.HandOver(u.ctx, conn, softwareVersion(), tell); err != nil {
+		conn.Close()
+		return 0, errors.Join(err, endOf(successor, ended))
+	}
+	u.retired.Store(true)
+	return successor.Process.Pid, nil
+}
+
+// endOf waits for a successor that is not to be, and says how it ended if that was no wish of ours.
+func endOf(successor *exec.Cmd, ended <-chan error) error {
+	select {
+	case err := <-ended:
+		if err != nil {
+			return fmt.Errorf("the successor ended with %w; its log says why", err)
+		}
+		return nil
+	case <-time.After(successorEndTime):
+		_ = successor.Process.Kill()
+		<-ended
+		return errors.New("the successor did not end by itself and was killed")
+	}
+}
+
+// environmentOfSuccessor is this process's environment, but for what concerns this process alone:
+// sockets that were passed to it, and by whom systemd's watchdog is to be fed.
+func environmentOfSuccessor() (environment []string) {
+	for _, variable := range os.Environ() {
+		switch name, _, _ := strings.Cut(variable, "="); name {
+		case handoffVariable, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID":
+		default:
+			environment = append(environment, variable)
+		}
+	}
+	return environment
+}
+
+// announceSuccessor tells systemd which process serves now.
+func announceSuccessor(logger *slog.Logger) {
+	notify(logger, fmt.Sprintf("MAINPID=%d\n%s", os.Getpid(), daemon.SdNotifyReady))
+}
