@@ -32,7 +32,7 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run demo quick test test-unit sim test-web test-e2e test-hostile test-audit audit hostile packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
+.PHONY: help build run demo quick test test-unit sim test-web test-e2e test-hostile test-audit audit hostile upgrade-test packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ screenshots: deps build ## take the pictures in docs/screenshots anew
 test-e2e:
 	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"
 	@go test -race -shuffle=on -parallel=4 -timeout=8m ./e2e/...
+
+upgrade-test: ## 15,000 streams under traffic through five live upgrades (STREAMS=15000)
+	@MILLRACE_UPGRADE_STREAMS=$(or $(STREAMS),15000) go test -count=1 -timeout=20m -v -run '^TestUpgradeDropsNobody$$' ./e2e
 
 test-hostile:
 	@echo "hostile and broken peers: one test for each abuse case"

@@ -28,6 +28,8 @@ type crowdReport struct {
 	Events     int    `json:"events"`
 	Disordered int    `json:"disordered"`
 	Gaps       int    `json:"gaps"`
+	Answers    int    `json:"answers"`
+	SilenceMs  int    `json:"silenceMs"`
 	Why        string `json:"why"`
 }
 

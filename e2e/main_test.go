@@ -23,8 +23,15 @@ var logs logwatch.Watch
 // racy and plain build the gateway with and without the race detector, once. Behaviour is
 // tested with it, memory and crowds without: it multiplies what a stream costs.
 var (
-	racy      = sync.OnceValues(func() (string, error) { return build("millrace-race", "../cmd/millrace", "-race") })
-	plain     = sync.OnceValues(func() (string, error) { return build("millrace", "../cmd/millrace") })
+	racy  = sync.OnceValues(func() (string, error) { return build("millrace-race", "../cmd/millrace", "-race") })
+	plain = sync.OnceValues(func() (string, error) { return build("millrace", "../cmd/millrace") })
+	// next is another build of the same source, which says that it is another version.
+	next = sync.OnceValues(func() (string, error) {
+		return build("millrace-next", "../cmd/millrace", "-ldflags=-X main.stamp=next")
+	})
+	racyNext = sync.OnceValues(func() (string, error) {
+		return build("millrace-race-next", "../cmd/millrace", "-race", "-ldflags=-X main.stamp=next")
+	})
 	crowdPath = sync.OnceValues(func() (string, error) { return build("crowd", "./crowd") })
 
 	workersPath = sync.OnceValues(func() (string, error) { return build("workers", "../examples/workers", "-race") })
@@ -41,6 +48,9 @@ func build(name, folder string, flags ...string) (string, error) {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(relayVariable) != "" {
+		os.Exit(relay())
+	}
 	os.Exit(run(m))
 }
 

@@ -8,8 +8,12 @@
 //	open N      have N streams in all
 //	stall N     stop reading from the first N of them
 //	resume      read from everybody again
+//	half N      send the first half of a command on the first N of them, all WebSockets
+//	whole       send the other half; what is answered is counted
+//	watch       measure from now on how long a stream hears no event
 //	report K    print a line of JSON: how many streams are live, failed or were closed, how many
-//	            have reached event K, how many events came in all, out of order, as gaps
+//	            have reached event K, how many events came in all, out of order, as gaps; and, once it
+//	            is watched, the longest time that a stream that reads has heard no event, until now
 //
 // Events that count are those whose payload holds "n":NUMBER. Each stream must get 1, 2, 3 and
 // so on.
@@ -26,6 +30,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
@@ -51,6 +56,7 @@ type stream struct {
 	descriptor int32
 	phase      phase
 	last       int32  // number of the last event
+	heard      int64  // when that came, nanoseconds of the crowd's clock
 	rest       []byte // what was read of something not yet whole; nil where nothing is pending
 }
 
@@ -63,6 +69,8 @@ type report struct {
 	Events     int    `json:"events"`
 	Disordered int    `json:"disordered"`
 	Gaps       int    `json:"gaps"`
+	Answers    int    `json:"answers"` // to whole commands
+	SilenceMs  int64  `json:"silenceMs"`
 	Why        string `json:"why"` // of the last stream that ended
 }
 
@@ -80,7 +88,11 @@ type crowd struct {
 	wanted  int
 	opening int
 	stalled int
+	halves  int // streams that have sent half a command
 	counts  report
+	began   time.Time
+	watched bool
+	silence int64 // the longest so far, nanoseconds
 	buffer  []byte
 	command []byte // a line that is not yet whole
 }
@@ -104,7 +116,7 @@ func run() error {
 	}
 	c := &crowd{
 		target: syscall.SockaddrInet4{Port: int(target.Port()), Addr: target.Addr().As4()},
-		host:   *address, channel: *channel, sources: max(*sources, 1),
+		host:   *address, channel: *channel, sources: max(*sources, 1), began: time.Now(),
 		byFD: make(map[int32]int), buffer: make([]byte, bufferBytes),
 	}
 	switch *name {
@@ -202,20 +214,60 @@ func (c *crowd) do(words []string) error {
 		return c.interest(0)
 	case "resume":
 		err := c.interest(syscall.EPOLLIN)
+		for i := range c.streams[:min(c.stalled, len(c.streams))] {
+			c.streams[i].heard = c.now()
+		}
 		c.stalled = 0
 		return err
-	case "report":
-		c.counts.Reached = 0
+	case "half":
+		c.halves = min(number, len(c.streams))
+		c.writeFirst(c.halves, pingCommand[:len(pingCommand)/2])
+	case "whole":
+		c.writeFirst(c.halves, pingCommand[len(pingCommand)/2:])
+		c.halves = 0
+	case "watch":
+		c.watched, c.silence = true, 0
 		for i := range c.streams {
-			if c.streams[i].last >= int32(number) {
-				c.counts.Reached++
-			}
+			c.streams[i].heard = c.now()
 		}
+	case "report":
+		c.count(int32(number))
 		return json.NewEncoder(os.Stdout).Encode(c.counts)
 	default:
 		return fmt.Errorf("command %q is unknown", words[0])
 	}
 	return nil
+}
+
+// writeFirst sends the same on the first streams.
+func (c *crowd) writeFirst(count int, text []byte) {
+	for i := range count {
+		if c.streams[i].phase == live {
+			c.write(i, text)
+		}
+	}
+}
+
+// count brings the report up to date.
+func (c *crowd) count(number int32) {
+	c.counts.Reached = 0
+	for i := range c.streams {
+		if c.streams[i].last >= number {
+			c.counts.Reached++
+		}
+		c.noteSilence(i)
+	}
+	c.counts.SilenceMs = c.silence / int64(time.Millisecond)
+}
+
+// now is the crowd's clock, in nanoseconds.
+func (c *crowd) now() int64 { return int64(time.Since(c.began)) }
+
+// noteSilence takes note of how long a stream that reads has heard nothing.
+func (c *crowd) noteSilence(i int) {
+	if s := &c.streams[i]; c.watched && i >= c.stalled && s.phase == live {
+		c.silence = max(c.silence, c.now()-s.heard)
+	}
 }
 
 // interest says what the stalled streams wait for.

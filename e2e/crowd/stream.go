@@ -136,12 +136,15 @@ func (c *crowd) hear(i int, w word) {
 		c.join(i)
 	case gap:
 		c.counts.Gaps++
+	case answered:
+		c.counts.Answers++
 	case event:
 		c.counts.Events++
 		if w.number != s.last+1 {
 			c.counts.Disordered++
 		}
-		s.last = w.number
+		c.noteSilence(i)
+		s.last, s.heard = w.number, c.now()
 	case closed:
 		c.drop(i, w.why)
 	}

@@ -16,6 +16,7 @@ const (
 	joined         // the channel is confirmed
 	event          // a numbered event
 	gap
+	answered // a command was
 	closed
 )
 
@@ -100,6 +101,9 @@ func (webSocket) join(channel string) []byte {
 	return frame(0x81, fmt.Appendf(nil, `{"type":"subscribe","channel":%q}`, channel))
 }
 
+// pingCommand is a whole frame with a command that is answered.
+var pingCommand = frame(0x81, []byte(`{"type":"ping"}`))
+
 // frame masks with zeros, which leave a payload as it is.
 func frame(first byte, payload []byte) []byte {
 	head := []byte{first, 0x80 | byte(len(payload))}
@@ -135,7 +139,7 @@ func (webSocket) next(text []byte) (w word, rest []byte, whole bool) {
 	if number, ok := numbered(payload); ok {
 		return word{kind: event, number: number}, rest, true
 	}
-	for mark, kind := range map[string]kind{`"type":"connected"`: connected, `"type":"subscribed"`: joined, `"type":"gap"`: gap} {
+	for mark, kind := range map[string]kind{`"type":"connected"`: connected, `"type":"subscribed"`: joined, `"type":"gap"`: gap, `"type":"pong"`: answered} {
 		if bytes.Contains(payload, []byte(mark)) {
 			return word{kind: kind}, rest, true
 		}
