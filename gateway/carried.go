@@ -28,18 +28,24 @@ type carriedStream struct {
 	unread                []byte // a message that has begun, as frames
 	unsent                []carriedFrame
 	queueAge, queueSilent time.Duration // of unsent; in whole milliseconds
+	trail                 carriedTrail  // of a gzip stream
 
 	// What moves by itself, and may be a little old.
 	heard, pinged, lastWrite netio.Tick
 	pace                     uint32 // microseconds that session.pace is ahead
 }
 
+// carriedTrail is what a gzip stream has behind the end of its queue.
+type carriedTrail struct {
+	spliced     bool
+	sum, length uint32 // as netio.Loop.TextSum gives them
+}
+
 // carriedFrame is a frame that waits for a stream: its number among those of the loop, and how much of
 // it the kernel has taken.
 type carriedFrame struct{ number, taken uint64 }
 
-// Fields of a stream. Numbers are never used again for something else; 16 is kept for the state of a
-// compressed stream (which encoding, its tail and checksum), which must be understood where it is there.
+// Fields of a stream. Numbers are never used again for something else.
 const (
 	streamName         = 1
 	streamForm         = 2
@@ -56,6 +62,7 @@ const (
 	streamUnsent       = 13 // one each
 	streamQueueAge     = 14
 	streamQueueSilent  = 15
+	streamTrail        = 16 // of a gzip stream
 	streamHeard        = 20
 	streamPinged       = 21
 	streamLastWrite    = 22
@@ -87,6 +94,12 @@ const (
 	fromOrder   = 5
 	fromValue   = 6
 	fromText    = 7
+)
+
+// Fields of a trail.
+const (
+	trailSum    = 1
+	trailLength = 2
 )
 
 // Fields of a frame that waits.
@@ -140,6 +153,12 @@ func (c *carriedStream) appendLasting(to []byte) []byte {
 			return appendNumber(to, handoff.Must(unsentTaken), frame.taken)
 		})
 	}
+	if c.trail.spliced {
+		to = handoff.AppendFields(to, handoff.Must(streamTrail), func(to []byte) []byte {
+			to = appendNumber(to, handoff.Must(trailSum), uint64(c.trail.sum))
+			return appendNumber(to, handoff.Must(trailLength), uint64(c.trail.length))
+		})
+	}
 	to = appendNumber(to, handoff.May(streamQueueAge), uint64(c.queueAge.Milliseconds()))
 	return appendNumber(to, handoff.May(streamQueueSilent), uint64(c.queueSilent.Milliseconds()))
 }
@@ -189,7 +208,7 @@ func parseStream(body []byte) (*carriedStream, error) {
 		return nil, fmt.Errorf("a stream: %w", err)
 	}
 	switch {
-	case c.hub.Form > proto.FormEnvelope:
+	case c.hub.Form >= proto.FormCount:
 		return nil, fmt.Errorf("%w: a stream of the wire form %d", handoff.ErrMalformed, c.hub.Form)
 	case len(c.user) > auth.UserBytesMax, len(c.grants) > names.KeyBytesMax, len(c.address) > names.KeyBytesMax:
 		return nil, fmt.Errorf("%w: what a stream's owner is called is too long", handoff.ErrMalformed)
@@ -222,10 +241,30 @@ func (c *carriedStream) take(f handoff.Field) (err error) {
 			return err
 		}
 		c.unsent = append(c.unsent, frame)
+	case streamTrail:
+		c.trail, err = parseTrail(f.Value)
+		return err
 	default:
 		return c.takeNumber(f)
 	}
 	return nil
+}
+
+func parseTrail(body []byte) (trail carriedTrail, err error) {
+	trail.spliced = true
+	err = handoff.Read(body, func(f handoff.Field) error {
+		number, err := f.Bounded(1<<32 - 1)
+		switch f.Key.Number() {
+		case trailSum:
+			trail.sum = uint32(number)
+		case trailLength:
+			trail.length = uint32(number)
+		default:
+			return f.Unknown()
+		}
+		return err
+	})
+	return trail, err
 }
 
 // takeNumber is take for fields that hold a number.

@@ -136,6 +136,9 @@ func (c *copies) add(s *sessions, p *part, slot netio.Slot, frames map[uint64][]
 	stream := s.carry(slot)
 	if frames != nil {
 		s.carryQueue(slot, &stream, frames)
+		if !s.loop.Open(slot) {
+			return // a piece could not be made: it ends here
+		}
 	}
 	body := stream.appendLasting(make([]byte, 0, streamBytes))
 	now := sentStream{hash: maphash.Bytes(c.seed, body), round: c.round}
@@ -194,6 +197,10 @@ func (s *sessions) carry(slot netio.Slot) carriedStream {
 
 // carryQueue adds what waits for a stream, of a loop that stands still.
 func (s *sessions) carryQueue(slot netio.Slot, stream *carriedStream, frames map[uint64][]byte) {
+	if s.loop.Spliced(slot) {
+		stream.trail.spliced = true
+		stream.trail.sum, stream.trail.length = s.loop.TextSum(slot)
+	}
 	s.loop.EachUnsent(slot, func(number uint64, bytes []byte, taken int) {
 		frames[number] = bytes
 		stream.unsent = append(stream.unsent, carriedFrame{number: number, taken: uint64(taken)})

@@ -401,6 +401,9 @@ func (i *inheriting) isWhole(ctx context.Context) error {
 			return err
 		}
 		for _, one := range streams {
+			if one.hub.Form.IsGzip() != one.trail.spliced {
+				return fmt.Errorf("%w: a stream of the wire form %d, and what is said of its end does not fit", handoff.ErrMalformed, one.hub.Form)
+			}
 			for _, frame := range one.unsent {
 				if bytes := i.from.frames[loop][frame.number]; frame.taken >= uint64(len(bytes)) {
 					return fmt.Errorf("%w: %d bytes are sent of a frame of %d", handoff.ErrMalformed, frame.taken, len(bytes))
@@ -422,7 +425,10 @@ func (i *inheriting) isWhole(ctx context.Context) error {
 func revivalsOf(streams map[netio.ID]*inheritedStream) []netio.Revival {
 	revivals := make([]netio.Revival, 0, len(streams))
 	for id, one := range streams {
-		revivals = append(revivals, netio.Revival{ID: id, FD: one.fd, LastWrite: one.lastWrite})
+		revivals = append(revivals, netio.Revival{
+			ID: id, FD: one.fd, LastWrite: one.lastWrite,
+			Spliced: one.trail.spliced, TextSum: one.trail.sum, TextLength: one.trail.length,
+		})
 	}
 	return revivals
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
-	"github.com/millrace/millrace/proto"
 )
 
 // goOn goes on with the streams that another process had on the loop of this number. It runs on the
@@ -54,7 +53,7 @@ func (r *resuming) resume(slot netio.Slot, from *carriedStream) {
 		heard: min(from.heard, tick), pinged: min(from.pinged, tick), expires: from.expires,
 		pace: r.microseconds() + from.pace,
 	}
-	if from.hub.Form == proto.FormText || from.hub.Form == proto.FormEnvelope {
+	if !from.hub.Form.IsSSE() {
 		one.flags |= sessionWebSocket
 		r.counters.websocket++
 	} else {

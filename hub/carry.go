@@ -233,7 +233,7 @@ func (s *Shard) Unload(slot netio.Slot) {
 			s.sendGap(slot, m, r, r.reason)
 		}
 		for _, one := range r.newest {
-			f := s.loop.NewFrame(one.event.Bytes(m.form.WithoutID()), one.born)
+			f := s.frame(one.event, m.form.WithoutID(), one.born, false, proto.Text{})
 			s.loop.Send(slot, f, netio.Bulk)
 			s.loop.Release(f)
 			s.counters.Delivered[m.form.WithoutID()]++

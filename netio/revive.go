@@ -44,16 +44,35 @@ func (l *Loop) EachUnsent(slot Slot, yield func(number uint64, bytes []byte, tak
 		return
 	}
 	o := l.outboxes.At(s.outbox)
+	tail := uint64(0)
+	if s.flags&flagSpliced != 0 {
+		tail = l.trailOf(s).number()
+	}
 	at, index, taken := o.head, int(o.headIndex), int(o.written)
 	for left := o.count; left > 0; left-- {
 		if index == chunkLen {
 			at, index = l.chunks.At(at).next, 0
 		}
 		f := l.chunks.At(at).frames[index]
-		yield(uint64(f), l.frames[f].bytes, taken)
+		entry := &l.frames[f]
+		number, bytes := uint64(f)<<1, entry.bytes
+		if splice := entry.splice; splice != nil {
+			piece := entry.pieceBehind(tail)
+			if *piece == nil && !l.makePiece(slot, entry, piece) {
+				return // the stream is closed
+			}
+			if bytes = *piece; piece == &splice.after {
+				number |= 1
+			}
+			tail = splice.Number
+		}
+		yield(number, bytes, taken)
 		index, taken = index+1, 0
 	}
 }
+
+// Spliced reports whether slot is a spliced stream.
+func (l *Loop) Spliced(slot Slot) bool { return l.streams.At(uint32(slot)).flags&flagSpliced != 0 }
 
 // Revival is a stream of a loop with the same index in another process, to be gone on with under the
 // same name.
@@ -61,6 +80,9 @@ type Revival struct {
 	ID        ID
 	FD        int // connected, non-blocking; the loop's from here on
 	LastWrite Tick
+	// Spliced says that it is a spliced stream, and TextSum and TextLength what [Loop.TextSum] said.
+	Spliced             bool
+	TextSum, TextLength uint32
 }
 
 // Revive goes on with streams of another process, once, on a loop that has had none. generation is the
@@ -110,6 +132,10 @@ func (l *Loop) revive(from *Revival) {
 	s := l.streams.At(uint32(slot))
 	*s = stream{fd: int32(from.FD), generation: from.ID.generation(), lastWrite: min(from.LastWrite, l.tick)}
 	l.move(s, stateOpen)
+	if from.Spliced {
+		// What comes next begins with a piece that fits behind anything.
+		l.addTrail(s, trail{sum: from.TextSum, length: from.TextLength})
+	}
 	l.counters.Open++
 	l.counters.Adopted++
 	errno := l.sys.epollControl(unix.EPOLL_CTL_ADD, from.FD, readEvents, epollKey(slot, s.generation))

@@ -67,7 +67,11 @@ func (t *trail) follow(entry *frame) {
 // Splice makes the stream in slot a spliced one, before anything is sent to it. text is what the
 // first bytes of its compressed stream say, which a frame of no text brings; it is not kept.
 func (l *Loop) Splice(slot Slot, text []byte) {
-	s := l.streams.At(uint32(slot))
+	l.addTrail(l.streams.At(uint32(slot)), trail{sum: crc32.ChecksumIEEE(text), length: uint32(len(text))})
+}
+
+// addTrail makes s a spliced stream with that trail, but for when bytes last left, which s knows.
+func (l *Loop) addTrail(s *stream, t trail) {
 	index := l.freeTrail
 	if index != 0 {
 		l.freeTrail = uint32(l.trails.At(index).lastWrite)
@@ -76,7 +80,8 @@ func (l *Loop) Splice(slot Slot, text []byte) {
 		index = l.highestTrail
 		l.trails.Grow(index)
 	}
-	*l.trails.At(index) = trail{lastWrite: s.lastWrite, sum: crc32.ChecksumIEEE(text), length: uint32(len(text))}
+	t.lastWrite = s.lastWrite
+	*l.trails.At(index) = t
 	s.lastWrite, s.flags = Tick(index), s.flags|flagSpliced
 }
 

@@ -9,8 +9,11 @@ import (
 // an unfinished message goes to another process, in a form that every version reads: RFC 6455's own.
 // What is appended completes no message. r must not have failed.
 func (r *MessageReader) AppendUnread(to []byte) []byte {
-	if r.opcode != 0 {
+	if first := len(to); r.opcode != 0 {
 		to = r.appendMessage(to)
+		if r.compressed { // RFC 7692, 6.1: the first frame says so
+			to[first] |= rsv1 << 4
+		}
 	}
 	if r.inFrame && r.frame.opcode&0x8 != 0 {
 		to = appendHeader(to, r.frame)
