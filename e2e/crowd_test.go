@@ -29,6 +29,7 @@ type crowdReport struct {
 	Disordered int    `json:"disordered"`
 	Gaps       int    `json:"gaps"`
 	Answers    int    `json:"answers"`
+	Inflated   int    `json:"inflated"`
 	SilenceMs  int    `json:"silenceMs"`
 	Why        string `json:"why"`
 }

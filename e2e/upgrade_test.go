@@ -64,7 +64,8 @@ func (u *upgraded) upgrade(t *testing.T, binary string) (said string, err error)
 	return string(output), err
 }
 
-// ticker publishes {"n":1}, {"n":2} and so on, on a channel as an event, and adds the same to a log.
+// ticker publishes {"n":1,...}, {"n":2,...} and so on, long enough to be compressed, on a channel as an
+// event, and adds the same to a log.
 type ticker struct {
 	last atomic.Int64
 	stop func() error // once
@@ -89,7 +90,7 @@ func tick(t *testing.T, redis *redistest.Server, every time.Duration, channel, l
 				return
 			case <-pace.C:
 			}
-			payload := fmt.Sprintf(`{"n":%d}`, k.last.Load()+1)
+			payload := fmt.Sprintf(`{"n":%d,"what":"tick, tick, tick, tick, tick, tick, tick, tick, tick, tick, tick, tick"}`, k.last.Load()+1)
 			if err := tell(conn, resp("PUBLISH", channel, payload)+resp("XADD", log, "*", "data", payload)); err != nil {
 				done <- err
 				return
@@ -219,15 +220,18 @@ func TestUpgradeDropsNobody(t *testing.T) {
 // upgradeCrowds are crowds of every wire that hear the same numbers, as events and from a log.
 type upgradeCrowds struct {
 	all     []*crowd
-	sockets *crowd // those of them that are WebSockets
+	sockets *crowd // those of them that are plain WebSockets
 	each    int    // streams of each
 }
 
 // crowdsOf opens crowds of so many streams in all.
 func crowdsOf(t *testing.T, g *gateway, count int) *upgradeCrowds {
 	t.Helper()
-	crowds := &upgradeCrowds{sockets: startCrowd(t, g, "websocket", "news:all"), each: count / 3}
-	crowds.all = []*crowd{crowds.sockets, startCrowd(t, g, "sse", "news:all"), startCrowd(t, g, "sse", "ticks:all")}
+	crowds := &upgradeCrowds{sockets: startCrowd(t, g, "websocket", "news:all"), each: count / 4}
+	crowds.all = []*crowd{
+		crowds.sockets, startCrowd(t, g, "deflate", "news:all"),
+		startCrowd(t, g, "sse", "news:all"), startCrowd(t, g, "sse", "ticks:all"),
+	}
 	for _, c := range crowds.all {
 		c.open(t, crowds.each)
 	}
@@ -259,6 +263,9 @@ func (u *upgradeCrowds) undisturbed(t *testing.T, last int) {
 		report := c.report(t, last)
 		if report.Closed+report.Failed+report.Gaps+report.Disordered != 0 || report.Events != last*u.each {
 			t.Errorf("%s: %+v after %d events, want each once and in order, and nobody closed", c.name, report, last)
+		}
+		if strings.HasSuffix(c.name, "deflate") && report.Inflated < last {
+			t.Errorf("%s: %d messages came compressed", c.name, report.Inflated)
 		}
 	}
 }

@@ -13,7 +13,8 @@
 //	watch       measure from now on how long a stream hears no event
 //	report K    print a line of JSON: how many streams are live, failed or were closed, how many
 //	            have reached event K, how many events came in all, out of order, as gaps; and, once it
-//	            is watched, the longest time that a stream that reads has heard no event, until now
+//	            is watched, the longest time that a stream that reads has heard no event, until now;
+//	            and how many messages came compressed
 //
 // Events that count are those whose payload holds "n":NUMBER. Each stream must get 1, 2, 3 and
 // so on.
@@ -70,6 +71,7 @@ type report struct {
 	Disordered int    `json:"disordered"`
 	Gaps       int    `json:"gaps"`
 	Answers    int    `json:"answers"` // to whole commands
+	Inflated   int    `json:"inflated"`
 	SilenceMs  int64  `json:"silenceMs"`
 	Why        string `json:"why"` // of the last stream that ended
 }
@@ -106,7 +108,7 @@ func main() {
 
 func run() error {
 	address := flag.String("address", "", "HOST:PORT of the gateway, an IPv4 address")
-	name := flag.String("wire", "sse", "sse or websocket")
+	name := flag.String("wire", "sse", "sse, websocket or deflate: a WebSocket with permessage-deflate")
 	channel := flag.String("channel", "crowd:%d", "channel of each stream; %d stands for its number")
 	sources := flag.Int("sources", 4, "how many source addresses, from 127.0.0.2 on, to connect from")
 	flag.Parse()
@@ -124,8 +126,10 @@ func run() error {
 		c.wire = sse{}
 	case "websocket":
 		c.wire = webSocket{}
+	case "deflate":
+		c.wire = &deflated{}
 	default:
-		return fmt.Errorf("-wire %q is neither sse nor websocket", *name)
+		return fmt.Errorf("-wire %q is neither sse, websocket nor deflate", *name)
 	}
 	if c.poller, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("epoll_create1: %w", err)
@@ -258,6 +262,9 @@ func (c *crowd) count(number int32) {
 		c.noteSilence(i)
 	}
 	c.counts.SilenceMs = c.silence / int64(time.Millisecond)
+	if wire, is := c.wire.(*deflated); is {
+		c.counts.Inflated = wire.undone
+	}
 }
 
 // now is the crowd's clock, in nanoseconds.

@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"compress/flate"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"strconv"
+	"strings"
 )
 
 // kind is what a word of the gateway means to a stream.
@@ -114,8 +117,17 @@ func frame(first byte, payload []byte) []byte {
 }
 
 func (webSocket) next(text []byte) (w word, rest []byte, whole bool) {
-	if len(text) < 2 {
+	payload, rest, whole := takeFrame(text)
+	if !whole {
 		return word{}, text, false
+	}
+	return meaning(text[0], payload), rest, true
+}
+
+// takeFrame takes the first whole frame off text.
+func takeFrame(text []byte) (payload, rest []byte, whole bool) {
+	if len(text) < 2 {
+		return nil, text, false
 	}
 	head, length := 2, uint64(text[1]&0x7f)
 	switch {
@@ -124,25 +136,73 @@ func (webSocket) next(text []byte) (w word, rest []byte, whole bool) {
 	case length == 127 && len(text) >= 10:
 		head, length = 10, binary.BigEndian.Uint64(text[2:])
 	case length > 125:
-		return word{}, text, false
+		return nil, text, false
 	}
 	if uint64(len(text)-head) < length {
-		return word{}, text, false
+		return nil, text, false
 	}
-	payload, rest := text[head:head+int(length)], text[head+int(length):]
-	switch text[0] & 0x0f {
+	return text[head : head+int(length)], text[head+int(length):], true
+}
+
+// meaning is what a frame says to a stream.
+func meaning(first byte, payload []byte) word {
+	switch first & 0x0f {
 	case 8:
-		return word{kind: closed, why: fmt.Sprintf("close frame %x", payload), answer: frame(0x88, payload)}, rest, true
+		return word{kind: closed, why: fmt.Sprintf("close frame %x", payload), answer: frame(0x88, payload)}
 	case 9:
-		return word{answer: frame(0x8a, payload)}, rest, true
+		return word{answer: frame(0x8a, payload)}
 	}
 	if number, ok := numbered(payload); ok {
-		return word{kind: event, number: number}, rest, true
+		return word{kind: event, number: number}
 	}
 	for mark, kind := range map[string]kind{`"type":"connected"`: connected, `"type":"subscribed"`: joined, `"type":"gap"`: gap, `"type":"pong"`: answered} {
 		if bytes.Contains(payload, []byte(mark)) {
-			return word{kind: kind}, rest, true
+			return word{kind: kind}
 		}
 	}
-	return word{}, rest, true
+	return word{}
+}
+
+// deflated is a webSocket to which messages are compressed, each by itself: one reader serves all
+// streams (RFC 7692, 7.1.1.1).
+type deflated struct {
+	webSocket
+	inflater io.Reader
+	undone   int // messages that were compressed
+}
+
+const (
+	rsv1 = 0x40
+	// deflateTail is what a sender leaves away (RFC 7692, 7.2.1), and an empty last block.
+	deflateTail = "\x00\x00\xff\xff\x01\x00\x00\xff\xff"
+)
+
+func (d *deflated) request(host, channel string) []byte {
+	text := d.webSocket.request(host, channel)
+	return append(text[:len(text)-len("\r\n")], "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"...)
+}
+
+func (d *deflated) next(text []byte) (w word, rest []byte, whole bool) {
+	payload, rest, whole := takeFrame(text)
+	if !whole {
+		return word{}, text, false
+	}
+	if text[0]&rsv1 != 0 {
+		var err error
+		if payload, err = d.inflate(payload); err != nil {
+			return word{kind: closed, why: "what it said does not inflate: " + err.Error()}, rest, true
+		}
+	}
+	return meaning(text[0], payload), rest, true
+}
+
+func (d *deflated) inflate(payload []byte) ([]byte, error) {
+	d.undone++
+	from := io.MultiReader(bytes.NewReader(payload), strings.NewReader(deflateTail))
+	if d.inflater == nil {
+		d.inflater = flate.NewReader(from)
+	} else if err := d.inflater.(flate.Resetter).Reset(from, nil); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(d.inflater)
 }
