@@ -115,7 +115,7 @@ lint: ## format, vet, staticcheck, errors wrapped with %w
 
 # Not ours to mend in the commit at hand, and asked of a database that may be out of reach.
 vuln: ## known vulnerabilities in what we link (needs the network; never fails a build)
-	@if getent hosts vuln.go.dev >/dev/null; then \
+	@if $(TOOL) govulncheck -scan module >/dev/null 2>&1 || [ $$? -eq 3 ]; then \
 		timeout 90 $(TOOL) govulncheck ./... || echo "govulncheck: see above; this does not fail the build"; \
 	else echo "govulncheck: its database is out of reach, so it was not asked"; fi
 
