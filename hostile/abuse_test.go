@@ -23,7 +23,7 @@ var known = []struct {
 	reason string
 }{
 	{"E3", false, "another tenant's key", "a gateway has one issuer and one key set"},
-	{"F4", false, "delivery stops on every node at once", "that takes two gateways: e2e (TestRevocation) does it, within a second"},
+	{"F4", false, "delivery stops on every node at once", "that takes two gateways: e2e (TestRevocation) does it"},
 	{"F5", false, "presence without the right", "there is no presence"},
 	{"G5", false, "a cap of channels for the node", "it is max-connections times max-subscriptions; there is no other"},
 	{"I1", false, "no descriptor for a log", "the log is a descriptor that is open from the start"},
