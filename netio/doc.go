@@ -36,9 +36,9 @@
 //	flush    one send per socket that has something queued, many by one system call, bounded per turn
 //	close    frees what was marked closed during the turn
 //
-// Flushing is bounded (128 sockets or half a millisecond a turn, and a batch at least) and goes on round robin next turn, the
-// sockets of small sends before those of large fan-outs, so that one hot channel does not hold
-// up a single reply.
+// Flushing is bounded (128 sockets or half a millisecond a turn, and a batch at least) and goes on
+// round robin next turn, the sockets of small sends before those of large fan-outs, so that one hot
+// channel does not hold up a single reply.
 //
 // # Another process
 //
