@@ -146,7 +146,10 @@ func TestSketchStops(t *testing.T) {
 func pretend(t *testing.T, script string) *FFmpeg {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ffmpeg")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+	syscall.ForkLock.RLock() // a child that another test begins now would hold the file open, and Linux runs no file that is open for writing
+	err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return &FFmpeg{Path: path}

@@ -73,10 +73,11 @@ func (r *Redis) event(channel, data string) Event {
 	return e
 }
 
-// Log gives all entries of a log.
+// Log gives all entries of a log. Its command is pinned: one that is said again after a lost connection
+// must not be used anew while the goroutine that wrote it to the old connection may look at it.
 func (r *Redis) Log(channel string) (events []Event) {
 	r.t.Helper()
-	entries, err := r.client.Do(r.t.Context(), r.client.B().Xrange().Key(channel).Start("-").End("+").Build()).AsXRange()
+	entries, err := r.client.Do(r.t.Context(), r.client.B().Xrange().Key(channel).Start("-").End("+").Build().Pin()).AsXRange()
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -86,10 +87,10 @@ func (r *Redis) Log(channel string) (events []Event) {
 	return events
 }
 
-// State gives a state's value, and whether there is one.
+// State gives a state's value, and whether there is one. Its command is pinned as that of [Redis.Log] is.
 func (r *Redis) State(channel string) (Event, bool) {
 	r.t.Helper()
-	value, err := r.client.Do(r.t.Context(), r.client.B().Get().Key(channel).Build()).ToString()
+	value, err := r.client.Do(r.t.Context(), r.client.B().Get().Key(channel).Build().Pin()).ToString()
 	if rueidis.IsRedisNil(err) {
 		return Event{}, false
 	}
