@@ -227,10 +227,10 @@ type upgradeCrowds struct {
 // crowdsOf opens crowds of so many streams in all.
 func crowdsOf(t *testing.T, g *gateway, count int) *upgradeCrowds {
 	t.Helper()
-	crowds := &upgradeCrowds{sockets: startCrowd(t, g, "websocket", "news:all"), each: count / 4}
-	crowds.all = []*crowd{
-		crowds.sockets, startCrowd(t, g, "deflate", "news:all"),
-		startCrowd(t, g, "sse", "news:all"), startCrowd(t, g, "sse", "ticks:all"),
+	crowds := &upgradeCrowds{sockets: startCrowd(t, g, "websocket", "news:all"), each: count / 6}
+	crowds.all = []*crowd{crowds.sockets, startCrowd(t, g, "deflate", "news:all")}
+	for _, wire := range []string{"sse", "gzip"} {
+		crowds.all = append(crowds.all, startCrowd(t, g, wire, "news:all"), startCrowd(t, g, wire, "ticks:all"))
 	}
 	for _, c := range crowds.all {
 		c.open(t, crowds.each)
@@ -264,7 +264,7 @@ func (u *upgradeCrowds) undisturbed(t *testing.T, last int) {
 		if report.Closed+report.Failed+report.Gaps+report.Disordered != 0 || report.Events != last*u.each {
 			t.Errorf("%s: %+v after %d events, want each once and in order, and nobody closed", c.name, report, last)
 		}
-		if strings.HasSuffix(c.name, "deflate") && report.Inflated < last {
+		if compressed := strings.HasSuffix(c.name, "deflate") || strings.HasSuffix(c.name, "gzip"); compressed && report.Inflated < last {
 			t.Errorf("%s: %d messages came compressed", c.name, report.Inflated)
 		}
 	}

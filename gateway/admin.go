@@ -43,16 +43,8 @@ func (g *Gateway) administer(w http.ResponseWriter, r *http.Request, do, outcome
 		g.answer(w, r, refused)
 		return
 	}
-	count, err := g.carryOut(said)
 	isForAll := r.FormValue("scope") != scopeGateway
-	var untold error
-	isFound := said.Client != "" && err == nil
-	if isForAll && g.options.Redis != "" && !isFound {
-		untold = g.distribute(said)
-		if errors.Is(err, ErrNoClient) && !g.isOurs(said.Client) {
-			err = nil // it may be another gateway's
-		}
-	}
+	count, err, untold := g.act(said, isForAll)
 	g.logger.Info("an operator acted on streams", "outcome", outcome, "client", said.Client, "user", said.User, "channel", said.Channel,
 		"streams", count, "distributed", isForAll && untold == nil)
 	switch {
@@ -64,6 +56,29 @@ func (g *Gateway) administer(w http.ResponseWriter, r *http.Request, do, outcome
 		answerJSON(w, http.StatusOK, map[string]any{outcome: count, "distributed": isForAll})
 	}
 }
+
+// act carries out here what an operator of this gateway wants and, if it is for all, tells the other
+// gateways. err says what went wrong here, untold why the others were not told. It waits for an upgrade
+// that is about to be decided.
+func (g *Gateway) act(said *order, isForAll bool) (count int, err, untold error) {
+	g.orders.carrying.RLock()
+	defer g.orders.carrying.RUnlock()
+	if g.orders.moved && !isForAll {
+		return 0, errMoved, nil
+	}
+	count, err = g.carryOut(said)
+	isFound := said.Client != "" && err == nil
+	if isForAll && g.options.Redis != "" && !isFound {
+		untold = g.distribute(said)
+		if errors.Is(err, ErrNoClient) && (g.orders.moved || !g.isOurs(said.Client)) {
+			err = nil // it may be another gateway's, or our successor's
+		}
+	}
+	return count, err, untold
+}
+
+// errMoved says that nothing is left here to act on.
+var errMoved = errors.New("the streams have just gone to another process, by an upgrade; ask again")
 
 // scopeGateway keeps an order to the gateway that was asked.
 const scopeGateway = "gateway"
@@ -89,8 +104,11 @@ func orderOf(r *http.Request, do string) (*order, *refusal) {
 }
 
 func adminRefusal(err error) *refusal {
-	if errors.Is(err, ErrNoClient) {
+	switch {
+	case errors.Is(err, ErrNoClient):
 		return refuse(refuseNotFound, "there is no such client on this gateway, or it is gone; each gateway knows its own streams only")
+	case err == errMoved:
+		return refuse(refuseOverloaded, err.Error())
 	}
 	return refuse(refuseOverloaded, "a loop does not answer")
 }

@@ -335,6 +335,11 @@ func (h *handOver) divide(ctx context.Context) error {
 // standStill stops the loops where they are, and tells the successor what it does not know yet.
 func (h *handOver) standStill(ctx context.Context) error {
 	g := h.gateway
+	g.orders.carrying.Lock() // on a loop that stands nothing can be carried out: it waits for who serves
+	h.undoBy(func(taken bool) {
+		g.orders.moved = taken
+		g.orders.carrying.Unlock()
+	})
 	h.stood = time.Now()
 	var stands stands
 	stands.begin(g, &h.copies)
@@ -357,7 +362,7 @@ func (h *handOver) standStill(ctx context.Context) error {
 	if err := h.copyKept(ctx); err != nil {
 		return err
 	}
-	rest := legacy{hub: *g.hub.Legacy()}
+	rest := legacy{hub: *g.hub.Legacy(), orders: g.orders.done}
 	for _, stand := range stands.all {
 		rest.generations = append(rest.generations, stand.generation)
 	}

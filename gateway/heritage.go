@@ -165,6 +165,8 @@ const (
 	legacyChannel    = 3 // one each
 	legacyKept       = 4 // one each
 	legacyHeld       = 5 // the name of a channel that is held for who may come back; one each
+	legacyOrdersTime = 6 // position of the last order of an operator that needs nothing more
+	legacyOrdersNum  = 7
 
 	channelName    = 1
 	channelTime    = 2
@@ -185,7 +187,8 @@ type legacy struct {
 	hub         hub.Legacy
 	kept        []hub.Kept
 	held        []string
-	generations []uint32 // of each loop: see netio.Loop.NextGeneration
+	orders      broker.Position // as orders.done
+	generations []uint32        // of each loop: see netio.Loop.NextGeneration
 }
 
 // keptBodies gives the bodies of messages that tell of what is kept for clients that come back. A
@@ -217,6 +220,8 @@ func keptBodies(kept []hub.Kept, held []string) (bodies [][]byte) {
 // messages gives the bodies that tell the rest.
 func (l *legacy) messages() (bodies [][]byte) {
 	body := handoff.AppendNumber(nil, handoff.Must(legacyOrder), l.hub.Order)
+	body = appendNumber(body, handoff.May(legacyOrdersTime), l.orders.Milliseconds)
+	body = appendNumber(body, handoff.May(legacyOrdersNum), l.orders.Sequence)
 	for _, generation := range l.generations {
 		body = handoff.AppendNumber(body, handoff.Must(legacyGeneration), uint64(generation))
 	}
@@ -255,6 +260,10 @@ func (l *legacy) take(body []byte) error {
 			err = l.takeKept(f.Value)
 		case legacyHeld:
 			l.held = append(l.held, string(f.Value))
+		case legacyOrdersTime:
+			l.orders.Milliseconds, err = f.Number()
+		case legacyOrdersNum:
+			l.orders.Sequence, err = f.Number()
 		default:
 			err = f.Unknown()
 		}

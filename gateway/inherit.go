@@ -444,6 +444,7 @@ func (i *inheriting) goOn() {
 		})
 	}
 	going.Wait()
+	g.orders.serve(i.from.rest.orders)
 	i.from.cut.Release() // behind what the streams have in their queues
 	var councils []proto.Channel
 	for name, end := range i.from.interest {

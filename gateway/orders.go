@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/millrace/millrace/broker"
@@ -18,7 +19,9 @@ import (
 // An operator's order reaches every gateway of the fleet by a log in Redis, which each of them
 // follows: a log and no PUBLISH, so that a gateway whose connection was lost for a moment finds what
 // was said meanwhile. Who may write to the key may give orders: Redis's own access control guards it.
-// A gateway that starts begins at the log's end, since none of its streams is older than that.
+// A gateway that starts begins at the log's end, since none of its streams is older than that. One that
+// inherits streams keeps what comes until it serves them, and then does what its predecessor had not
+// done when its loops came to a stand.
 //
 // An entry is one JSON object:
 //
@@ -100,24 +103,51 @@ const (
 
 var orderOutcomes = [orderOutcomeCount]string{"done", "failed", "malformed", "foreign", "overrun", "missed"}
 
+// loggedOrder is an entry of the log that waits for its turn.
+type loggedOrder struct {
+	*order
+	position broker.Position
+	early    bool // it came before this gateway served
+}
+
 // orders is what a gateway has to do with those of others.
 type orders struct {
 	from    string // this process; not the epoch, which a successor inherits
-	waiting chan *order
+	waiting chan loggedOrder
+	serving atomic.Bool   // there are streams to carry out orders on
+	begin   chan struct{} // closed when serving becomes true
 	counts  [orderOutcomeCount]atomic.Uint64
+
+	// carrying is held for reading by who carries out an order, and for writing by a hand-over from
+	// before its loops come to a stand until it is decided who serves.
+	carrying  sync.RWMutex
+	done      broker.Position // of the last entry that needs nothing more; written by obey alone
+	inherited broker.Position // the predecessor's done; good once begin is closed
+	moved     bool            // another process has the streams
 }
 
 func newOrders() *orders {
-	return &orders{from: newEpoch(), waiting: make(chan *order, ordersWaitingMax)}
+	return &orders{from: newEpoch(), waiting: make(chan loggedOrder, ordersWaitingMax), begin: make(chan struct{})}
+}
+
+// serve has orders carried out from now on, and those that wait, but for what a predecessor did up to
+// the position inherited.
+func (o *orders) serve(inherited broker.Position) {
+	o.inherited = inherited
+	o.serving.Store(true)
+	close(o.begin)
 }
 
 // ordersLog is the log as the broker knows it.
 var ordersLog = broker.Subscription{Channel: ordersChannel, Kind: broker.Log}
 
 // listenForOrders follows the log. A gateway without Redis is alone.
-func (g *Gateway) listenForOrders() {
+func (g *Gateway) listenForOrders(from *heritage) {
 	if g.options.Redis == "" {
 		return
+	}
+	if from.token == nil {
+		g.orders.serve(broker.Position{})
 	}
 	g.spawned.Go(g.obey)
 	g.broker.Subscribe(ordersLog)
@@ -139,13 +169,28 @@ func (g *Gateway) ordersCame(update broker.LogUpdate) {
 		switch {
 		case err != nil:
 			g.orderFailed(outcome, err)
-		case said.From == g.orders.from: // done when it was given
+		case !g.orders.wait(loggedOrder{order: said, position: entry.Position}):
+			g.orderFailed(orderOverrun, errors.New("too many came at once"))
+		}
+	}
+}
+
+// wait puts an order behind those that wait, and reports whether there was room. Before the gateway
+// serves there always is: the oldest make it, which the predecessor has carried out.
+func (o *orders) wait(said loggedOrder) bool {
+	for {
+		said.early = !o.serving.Load()
+		select {
+		case o.waiting <- said:
+			return true
 		default:
-			select {
-			case g.orders.waiting <- said:
-			default:
-				g.orderFailed(orderOverrun, errors.New("too many came at once"))
-			}
+		}
+		if !said.early {
+			return false
+		}
+		select {
+		case <-o.waiting:
+		default: // it has begun to serve
 		}
 	}
 }
@@ -180,8 +225,14 @@ func (g *Gateway) orderFailed(outcome orderOutcome, err error) {
 		"outcome", orderOutcomes[outcome], "error", err)
 }
 
-// obey carries out the orders of others, one after the other, until the gateway ends.
+// obey carries out the orders of others, one after the other, from when the gateway serves until it
+// ends.
 func (g *Gateway) obey() {
+	select {
+	case <-g.orders.begin:
+	case <-g.lifetime.Done():
+		return
+	}
 	for {
 		select {
 		case said := <-g.orders.waiting:
@@ -192,14 +243,24 @@ func (g *Gateway) obey() {
 	}
 }
 
-func (g *Gateway) obeyOne(said *order) {
-	count, err := g.carryOut(said)
+func (g *Gateway) obeyOne(said loggedOrder) {
+	o := g.orders
+	o.carrying.RLock()
+	defer o.carrying.RUnlock()
+	o.done = said.position
+	if said.early && !o.inherited.Before(said.position) {
+		return // the predecessor did it
+	}
+	if said.From == o.from {
+		return // done when it was given
+	}
+	count, err := g.carryOut(said.order)
 	switch {
 	case g.lifetime.Err() != nil: // all its streams end
 	case err != nil && !errors.Is(err, ErrNoClient):
 		g.orderFailed(orderFailed, err)
 	default:
-		g.orders.counts[orderDone].Add(1)
+		o.counts[orderDone].Add(1)
 		g.logger.Info("an operator of another gateway acted on streams", "do", said.Do, "client", said.Client, "user", said.User,
 			"channel", said.Channel, "streams", count, "from", said.From)
 	}

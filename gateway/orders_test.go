@@ -8,6 +8,7 @@ import (
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/internal/redistest"
+	"github.com/millrace/millrace/netio/handoff"
 	"github.com/millrace/millrace/proto"
 )
 
@@ -119,6 +120,52 @@ func TestOrdersWhileAway(t *testing.T) {
 		redis.CLI(t, "XADD", gateway.OrdersChannel, "*", "data", `{"v":1,"from":"elsewhere","do":"disconnect","user":"`+user+`"}`)
 		s.disconnected(t)
 	}
+}
+
+// TestOrdersDuringAnUpgrade: what another gateway orders while streams change hands is done once, by
+// whoever has them: by the old process before its loops stand, by the new one after that.
+func TestOrdersDuringAnUpgrade(t *testing.T) {
+	t.Parallel()
+	one, two, redis := fleet(t)
+	open := func(h *house, user string) *stream {
+		t.Helper()
+		return h.open(t, raw, visit{channels: []string{"a:1"}, query: "userId=" + user})
+	}
+	ends, stays := open(two, "ends"), open(two, "stays")
+	witnesses := map[handoff.Kind]*stream{}
+	const copied, standing = handoff.Kind(2), handoff.Kind(6) // see gateway/heritage.go
+	for _, kind := range []handoff.Kind{copied, standing} {
+		witnesses[kind] = open(one, fmt.Sprint("witness-", kind))
+	}
+	options := gateway.Options{Redis: redis.URL(), Namespaces: map[string]access.Namespace{"default": {}}}
+	heir, err := two.tryHandOver(t, options, func(_ int, m *handoff.Message) fate {
+		witness := witnesses[m.Kind]
+		if witness == nil {
+			return passes
+		}
+		delete(witnesses, m.Kind)
+		what := `"do":"disconnect","user":"ends"`
+		if m.Kind == copied {
+			what = `"do":"unsubscribe","channel":"a:1","user":"stays"`
+		}
+		for _, said := range []string{what, fmt.Sprintf(`"do":"disconnect","user":"witness-%d"`, m.Kind)} {
+			redis.CLI(t, "XADD", gateway.OrdersChannel, "*", "data", `{"v":1,"from":"elsewhere",`+said+`}`)
+		}
+		witness.disconnected(t) // the other gateway has heard of both
+		if m.Kind == copied {
+			stays.wordWith(t, "unsubscribed", "channel=a:1")
+			stays.subscribe(t, "a:1") // which no order speaks of
+		}
+		return passes
+	})
+	if err != nil || len(witnesses) > 0 {
+		t.Fatalf("%v; it passed %d of the places", err, 2-len(witnesses))
+	}
+	two.stop(t)
+	ends.disconnected(t)
+	heir.publish(t, "a:1", `"goes on"`)
+	stays.event(t, `"goes on"`)
+	stays.alive(t)
 }
 
 // TestOrdersThatAreNone are counted and change nothing.

@@ -77,7 +77,7 @@ func (g *Gateway) setUpLoops(from *heritage) (err error) {
 		return err
 	}
 	g.listenForWrongMode()
-	g.listenForOrders()
+	g.listenForOrders(from)
 	return nil
 }
 

@@ -56,9 +56,10 @@ const (
 type stream struct {
 	descriptor int32
 	phase      phase
-	last       int32  // number of the last event
-	heard      int64  // when that came, nanoseconds of the crowd's clock
-	rest       []byte // what was read of something not yet whole; nil where nothing is pending
+	last       int32     // number of the last event
+	heard      int64     // when that came, nanoseconds of the crowd's clock
+	rest       []byte    // what was read of something not yet whole; nil where nothing is pending
+	unzip      *unzipper // of a compressed event stream, once the head was read
 }
 
 // report is what is printed for the command of that name.
@@ -108,7 +109,7 @@ func main() {
 
 func run() error {
 	address := flag.String("address", "", "HOST:PORT of the gateway, an IPv4 address")
-	name := flag.String("wire", "sse", "sse, websocket or deflate: a WebSocket with permessage-deflate")
+	name := flag.String("wire", "sse", "sse, gzip (a compressed event stream), websocket or deflate (a WebSocket with permessage-deflate)")
 	channel := flag.String("channel", "crowd:%d", "channel of each stream; %d stands for its number")
 	sources := flag.Int("sources", 4, "how many source addresses, from 127.0.0.2 on, to connect from")
 	flag.Parse()
@@ -124,12 +125,14 @@ func run() error {
 	switch *name {
 	case "sse":
 		c.wire = sse{}
+	case "gzip":
+		c.wire = zipped{}
 	case "websocket":
 		c.wire = webSocket{}
 	case "deflate":
 		c.wire = &deflated{}
 	default:
-		return fmt.Errorf("-wire %q is neither sse, websocket nor deflate", *name)
+		return fmt.Errorf("-wire %q is none of sse, gzip, websocket and deflate", *name)
 	}
 	if c.poller, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("epoll_create1: %w", err)
@@ -262,8 +265,11 @@ func (c *crowd) count(number int32) {
 		c.noteSilence(i)
 	}
 	c.counts.SilenceMs = c.silence / int64(time.Millisecond)
-	if wire, is := c.wire.(*deflated); is {
+	switch wire := c.wire.(type) {
+	case *deflated:
 		c.counts.Inflated = wire.undone
+	case zipped:
+		c.counts.Inflated = c.counts.Events // all that comes is
 	}
 }
 

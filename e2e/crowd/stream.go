@@ -74,12 +74,18 @@ func (c *crowd) write(i int, text []byte) {
 // take parses what was read. What is not yet whole is kept until more comes.
 func (c *crowd) take(i int, text []byte) {
 	s := &c.streams[i]
+	var failure error // of decompressing; what was said before it counts
+	if s.unzip != nil {
+		text, failure = s.unzip.add(text)
+	}
 	if len(s.rest) > 0 {
 		text = append(s.rest, text...)
 	}
 	rest := text
 	if s.phase == answering {
-		rest = c.takeHead(i, rest)
+		if rest = c.takeHead(i, rest); s.unzip != nil {
+			rest, failure = s.unzip.add(rest)
+		}
 	}
 	for s.phase == joining || s.phase == live {
 		word, left, whole := c.wire.next(rest)
@@ -88,6 +94,9 @@ func (c *crowd) take(i int, text []byte) {
 		}
 		rest = left
 		c.hear(i, word)
+	}
+	if failure != nil {
+		c.drop(i, "the compressed stream: "+failure.Error())
 	}
 	switch {
 	case s.phase == over || len(rest) == 0:
@@ -111,6 +120,13 @@ func (c *crowd) takeHead(i int, text []byte) []byte {
 		return nil
 	}
 	c.streams[i].phase = joining
+	if _, compressed := c.wire.(zipped); compressed {
+		if !strings.Contains(head+"\r\n", "\r\nContent-Encoding: gzip\r\n") {
+			c.drop(i, "the answer is not compressed")
+			return nil
+		}
+		c.streams[i].unzip = newUnzipper()
+	}
 	return text[len(text)-len(rest):]
 }
 
@@ -173,6 +189,9 @@ func (c *crowd) drop(i int, why string) {
 	}
 	c.counts.Why = why
 	s.phase = over
+	if s.unzip != nil {
+		s.unzip.stop()
+	}
 	delete(c.byFD, s.descriptor)
 	syscall.Close(int(s.descriptor))
 }
