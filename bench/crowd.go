@@ -260,7 +260,7 @@ func (c *crowd) shake(slot netio.Slot, s *subscriber, b []byte) {
 	if kept, ok := c.early[slot]; ok {
 		b = append(kept, b...)
 	}
-	expected := []byte(c.plan.Steps[s.step].Expect)
+	expected := c.plan.Steps[s.step].Expect
 	at := bytes.Index(b, expected)
 	inHead := bytes.HasPrefix(b, httpStart) && !bytes.Contains(b, headEnd)
 	if at < 0 || inHead {

@@ -240,7 +240,7 @@ func prepare(fd int, server, source *unix.SockaddrInet4, first []byte) error {
 func describeSteps(steps []step) string {
 	var expected []string
 	for _, s := range steps {
-		expected = append(expected, strconv.Quote(s.Expect))
+		expected = append(expected, strconv.Quote(string(s.Expect)))
 	}
 	return strings.Join(expected, ", then ")
 }

@@ -95,8 +95,8 @@ func scenarios() []scenario {
 		{name: "log", suits: keepsModes, lacks: lacksModes, parts: onGround(groundModes, runLog, keyedSeconds), about: "latency from an XADD on Redis to the client's socket, a log a stream, beside as many idle streams as a crowd has; no other server here reads logs that workers write"},
 		{name: "tracked", suits: keepsModes, lacks: lacksModes, once: true, over: WebSocket, parts: onGround(groundBare, runTracked, trackedSeconds), about: "one Redis that tells one gateway, and ten, what becomes of 10,000 values that each of them hears: its CPU time for a change, and its memory for a key and gateway"},
 		{name: "keepalive", suits: keepsAlive, usual: isMain, once: true, parts: []part{{together: runKeepalive, seconds: keepaliveSeconds}}, about: "CPU time of idle streams with the server's own keep-alives, all servers at the same time"},
-		{name: "sse-gzip", once: true, suits: isOurs, usual: isOurs, over: SSE, parts: compressParts(gzipCases, "Accept-Encoding: gzip"), about: "event streams as gzip beside plain ones: bytes and CPU time of a message, by size, channels and batches"},
-		{name: "ws-deflate", once: true, suits: isOurs, usual: isOurs, over: WebSocket, parts: compressParts(deflateCases, "Sec-WebSocket-Extensions: permessage-deflate"), about: "WebSockets with permessage-deflate beside plain ones: the same"},
+		{name: "sse-gzip", once: true, suits: isOurs, usual: isOurs, over: SSE, parts: compressParts(gzipCases, gzipHeader), about: "event streams as gzip beside plain ones: bytes and CPU time of a message, by size, channels and batches"},
+		{name: "ws-deflate", once: true, suits: deflates, over: WebSocket, parts: compressParts(deflateCases, deflateHeader), about: "WebSockets with permessage-deflate beside plain ones: the same"},
 		{name: "million", suits: sharesPort, once: true, over: bothWires, parts: onGround(groundBare, runMillion, millionSeconds), about: "a fleet of processes on one port holds a million streams, half over each wire: memory, connecting, rest, and one event for all"},
 	}
 }

@@ -133,7 +133,7 @@ func shakeHands(fd int, steps []step, channel string) error {
 			}
 		}
 		var answer []byte
-		for !bytes.Contains(answer, []byte(one.Expect)) {
+		for !bytes.Contains(answer, one.Expect) {
 			var buffer [1 << 10]byte
 			n, err := unix.Read(fd, buffer[:])
 			if err != nil || n == 0 || len(answer) > handshakeBytesMax {

@@ -28,7 +28,7 @@ func Wires() []Wire { return []Wire{SSE, WebSocket} }
 // for a token of its own.
 type step struct {
 	Send   string `json:"send"`
-	Expect string `json:"expect"`
+	Expect []byte `json:"expect"`
 	// Frame sends Send as a masked WebSocket text frame.
 	Frame bool `json:"frame,omitempty"`
 }
@@ -55,14 +55,16 @@ func requestStep(wire Wire, target string, headers []string, expect string) step
 	for _, header := range headers {
 		request += header + "\r\n"
 	}
-	return step{Send: request + "\r\n", Expect: expect}
+	return step{Send: request + "\r\n", Expect: []byte(expect)}
 }
 
 // switching is in the answer to every WebSocket handshake that is taken.
 const switching = "101 Switching Protocols"
 
 // frameStep is a WebSocket text message, and what the answer to it must hold.
-func frameStep(text, expect string) step { return step{Send: text, Expect: expect, Frame: true} }
+func frameStep(text, expect string) step {
+	return step{Send: text, Expect: []byte(expect), Frame: true}
+}
 
 // sharedChannel is the number of the channel that a whole crowd listens to; own channels count
 // from 1.

@@ -34,6 +34,8 @@ type startOptions struct {
 	address string
 	// acceptRate bounds the new connections a second, where the subject can; 0: not.
 	acceptRate int
+	// compress has it compress messages on WebSockets, where it does not anyway.
+	compress bool
 }
 
 // server is a subject that runs.
@@ -43,6 +45,7 @@ type server struct {
 	channel  string // format of a channel's name; one %d
 	steps    map[Wire][]step
 	several  map[Wire][]step // as steps, for streams of several channels; nil where nobody asks for such
+	deflated []step          // of a compressed WebSocket; nil where nobody asks for such
 	secret   string          // that tokens are signed with; empty for none
 
 	feedAddress string
@@ -99,6 +102,9 @@ type tokenTaker interface{ takesTokens() }
 // redisFed is a subject of which several can share one Redis, each event reaching all.
 type redisFed interface{ fedByRedis() bool }
 
+// deflater is a subject, other than ours, that can compress the messages of WebSockets.
+type deflater interface{ deflates() bool }
+
 // portSharer is a subject of which several processes can share one port.
 type portSharer interface{ sharesPort() bool }
 
@@ -150,6 +156,11 @@ func isRedisFed(one subject) bool {
 	return is && fed.fedByRedis()
 }
 
+func deflates(one subject) bool {
+	other, is := one.(deflater)
+	return isOurs(one) || is && other.deflates()
+}
+
 func sharesPort(one subject) bool {
 	sharer, is := one.(portSharer)
 	return is && sharer.sharesPort()
@@ -168,6 +179,7 @@ func subjects() []subject {
 		plain{},
 		centrifuge{},
 		centrifuge{delay: "1ms"},
+		centrifuge{prepared: true},
 		centrifugo{},
 		mercure{},
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -41,11 +42,17 @@ func buildModule(s *site, folder string) (program, problem string) {
 type centrifuge struct {
 	// delay is how long a client's writer waits for more; empty for not at all.
 	delay string
+	// prepared has it compress a message once for all WebSockets, an option that its authors call an
+	// experiment.
+	prepared bool
 }
 
 func (c centrifuge) name() string {
 	if c.delay != "" {
 		return "centrifuge-" + c.delay
+	}
+	if c.prepared {
+		return "centrifuge-prepared"
 	}
 	return "centrifuge"
 }
@@ -55,6 +62,9 @@ func (c centrifuge) about() string {
 	if c.delay != "" {
 		wait = "a client's writer waits " + c.delay + " for more (best for bursts)"
 	}
+	if c.prepared {
+		wait += "; what it compresses it keeps and uses again"
+	}
 	return "a small server on centrifugal/centrifuge v0.40.1, the library inside Centrifugo (bench/peers/centrifuge), Redis broker, SSE and its bidirectional WebSocket; published on Redis in the library's own format. " +
 		"No history, presence or join messages; no limit on events in one write; " + wait + "."
 }
@@ -63,13 +73,18 @@ func (centrifuge) wires() []Wire    { return Wires() }
 func (centrifuge) fedByRedis() bool { return true }
 func (centrifuge) keepsAlive()      {}
 
-// mattersFor: the delay spares writes in a burst, and little else.
+// mattersFor: the delay spares writes in a burst, and little else; what is prepared is what is compressed.
 func (c centrifuge) mattersFor() []string {
-	if c.delay != "" {
+	switch {
+	case c.delay != "":
 		return []string{"fanout"}
+	case c.prepared:
+		return []string{"ws-deflate"}
 	}
 	return nil
 }
+
+func (c centrifuge) deflates() bool { return c.delay == "" }
 
 func (centrifuge) missing(s *site) string {
 	if problem := onPath("redis-server", "apt-get install redis-server"); problem != "" {
@@ -79,7 +94,7 @@ func (centrifuge) missing(s *site) string {
 	return problem
 }
 
-func (c centrifuge) start(ctx context.Context, s *site, _ startOptions) (*server, error) {
+func (c centrifuge) start(ctx context.Context, s *site, o startOptions) (*server, error) {
 	redis, err := s.redis(ctx)
 	if err != nil {
 		return nil, err
@@ -91,6 +106,12 @@ func (c centrifuge) start(ctx context.Context, s *site, _ startOptions) (*server
 	arguments := []string{"--listen", address, "--redis", "redis://" + redis}
 	if c.delay != "" {
 		arguments = append(arguments, "--write-delay", c.delay)
+	}
+	if o.compress {
+		arguments = append(arguments, "--compression")
+	}
+	if c.prepared {
+		arguments = append(arguments, "--compression-cache", strconv.Itoa(centrifugeCacheBytes))
 	}
 	started, err := s.serve(ctx, launch{name: c.name(), path: filepath.Join(s.cache, "centrifuge"), arguments: arguments})
 	if err != nil {
@@ -105,10 +126,18 @@ func (c centrifuge) start(ctx context.Context, s *site, _ startOptions) (*server
 				frameStep(`{"id":1,"connect":{"subs":{"{channel}":{}}}}`, `"subs":{`),
 			},
 		},
+		deflated: []step{
+			requestStep(WebSocket, "/connection/websocket", []string{deflateHeader}, "permessage-deflate"),
+			// The answer is compressed, too: a text frame with RSV1 (RFC 7692, 6).
+			frameStep(`{"id":1,"connect":{"subs":{"{channel}":{}}}}`, "\xc1"),
+		},
 		feedAddress: redis,
 		dialect:     redisDialect{prefix: "centrifuge.client.", wrap: centrifugeMessage},
 	}, started.listening(ctx, address)
 }
+
+// centrifugeCacheBytes has room for all that a measurement compresses.
+const centrifugeCacheBytes = 64 << 20
 
 // centrifugeConnect is {"subs":{"CHANNEL":{}}}, escaped for a query.
 const centrifugeConnect = "%7B%22subs%22%3A%7B%22{channel}%22%3A%7B%7D%7D%7D"

@@ -42,6 +42,8 @@ type settings struct {
 	ping          time.Duration // between pings of the server; 0 for none
 	writeDelay    time.Duration // what a client's writer waits to collect events; 0 for nothing
 	frameMessages int           // how many events go into one write at most; -1 for no limit
+	compression   bool          // of messages on the bidirectional WebSocket, for who asks for it
+	cacheBytes    int64         // for messages that were compressed; 0: each is compressed for each client
 }
 
 func main() {
@@ -55,6 +57,8 @@ func main() {
 	flag.DurationVar(&s.ping, "ping", 25*time.Second, "between pings to a client, 0 for none")
 	flag.DurationVar(&s.writeDelay, "write-delay", 0, "what a client's writer waits to collect events, 0 for nothing")
 	flag.IntVar(&s.frameMessages, "frame-messages", -1, "events in one write at most, -1 for no limit")
+	flag.BoolVar(&s.compression, "compression", false, "compress messages on /connection/websocket, level 1, for clients that offer permessage-deflate")
+	flag.Int64Var(&s.cacheBytes, "compression-cache", 0, "bytes for compressed messages that several clients get, 0 to compress for each client")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -181,7 +185,12 @@ func newRoutes(node *centrifuge.Node, s settings) http.Handler {
 		ReadBufferSize:             512,
 		UseWriteBufferPool:         true,
 		ProcessCommandsOffReadLoop: true,
-		PingPongConfig:             pings,
+		Compression:                s.compression,
+		CompressionLevel:           1, // Centrifugo's
+
+		CompressionPreparedMessageCacheSize: s.cacheBytes,
+
+		PingPongConfig: pings,
 	}))
 	routes.Handle("GET /connection/uni_sse", &sseHandler{node: node, pings: pings})
 	routes.Handle("GET /connection/uni_websocket", newWebSocketHandler(node, pings))
