@@ -45,6 +45,8 @@ type crowd struct {
 	tally tally
 	hist  *hdrhistogram.Histogram
 	dial  *dialer
+	// attempts of streams that are on their way back, by number.
+	attempts map[int32]uint
 	// dropping is how many streams are still to be closed before a reconnect.
 	dropping int
 
@@ -69,7 +71,7 @@ type arrival struct {
 
 // runCrowd is a crowd process: it obeys the lines of in until its end, or until ctx is done.
 func runCrowd(ctx context.Context, in io.Reader, out io.Writer) error {
-	c := &crowd{early: make(map[netio.Slot][]byte), hist: newLatency()}
+	c := &crowd{early: make(map[netio.Slot][]byte), attempts: make(map[int32]uint), hist: newLatency()}
 	c.tally.record = func(nanoseconds int64) { recordLatency(c.hist, nanoseconds) }
 	loop, err := netio.NewLoop(netio.LoopOptions{StallLimit: stallNever}, c.events())
 	if err != nil {
@@ -206,7 +208,7 @@ func (c *crowd) mail(item any) {
 		return
 	case c.plan.Return:
 		c.reply.Refused++
-		c.dial.later(failed.number)
+		c.later(failed.number)
 	default:
 		c.fail(failed.err.Error())
 	}
@@ -288,6 +290,7 @@ func (c *crowd) shake(slot netio.Slot, s *subscriber, b []byte) {
 	c.reply.Live++
 	c.reply.LiveNanos = monotonic()
 	c.dial.done()
+	delete(c.attempts, s.number)
 	if len(rest) > 0 {
 		c.received(slot, rest)
 	}
@@ -358,7 +361,13 @@ func (c *crowd) comeBack(live bool, number int32) {
 		c.reply.Refused++
 		c.dial.done()
 	}
-	c.dial.later(number)
+	c.later(number)
+}
+
+// later has a stream come back.
+func (c *crowd) later(number int32) {
+	c.dial.later(number, c.attempts[number])
+	c.attempts[number]++
 }
 
 // redial begins a reconnect once all streams are closed.

@@ -159,16 +159,17 @@ func (d *dialer) dial(loop *netio.Loop, server *unix.SockaddrInet4, number int) 
 	return true
 }
 
+// How long a stream that was sent away stays there: at most, doubling with each attempt that is refused,
+// and half of it at least. It is what our own client does.
 const (
-	// A stream that was sent away comes back after returnMin to twice returnMean less that.
-	returnMin  = 200 * time.Millisecond
-	returnMean = time.Second
+	returnFirst   = time.Second
+	returnLongest = 30 * time.Second
 )
 
-// later has a stream come back. Any goroutine.
-func (d *dialer) later(number int32) {
-	wait := returnMin + rand.N(2*(returnMean-returnMin))
-	time.AfterFunc(wait, func() { d.due <- number }) // once for each stream at most: there is room
+// later has a stream come back that has tried so often in vain. Any goroutine.
+func (d *dialer) later(number int32, attempts uint) {
+	longest := min(returnFirst<<min(attempts, 10), returnLongest)
+	time.AfterFunc(longest/2+rand.N(longest/2), func() { d.due <- number }) // once for each stream at most: there is room
 }
 
 // targets are the addresses of the service.

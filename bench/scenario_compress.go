@@ -15,6 +15,7 @@ const (
 	compressBatchRate   = 500 // messages a second to ten channels with batches
 	compressBatchShare  = 20  // a crowd with batches is smaller by this
 	compressQuiet       = 500 * time.Millisecond
+	compressLate        = 30 * time.Second // when it can be no longer the machine
 	compressSmallBytes  = 154
 	compressLargeBytes  = 4096
 	compressNamespaces  = "namespaces: {job_progress: {access: user%s}}\n"
@@ -148,7 +149,8 @@ func (c *cell) compressLoad(ctx context.Context, running *server, from *publishe
 	if err != nil {
 		return nil, err
 	}
-	bytes, err := crowd.quietBytes(ctx)
+	expected := uint64(sent * streams)
+	bytes, end, err := c.settled(ctx, running, crowd, func(o output) bool { return batch || o.deliveries-start.deliveries >= expected })
 	if err != nil {
 		return nil, err
 	}
@@ -156,23 +158,35 @@ func (c *cell) compressLoad(ctx context.Context, running *server, from *publishe
 	if err != nil {
 		return nil, err
 	}
-	end, err := c.written(ctx, running)
-	if err != nil {
-		return nil, err
-	}
 	switch {
 	case !isOurs(c.subject): // it does not tell what it wrote
-		if bytes < uint64(sent*streams) {
-			return nil, fmt.Errorf("%d bytes arrived of %d messages", bytes, sent*streams)
+		if bytes < expected {
+			return nil, fmt.Errorf("%d bytes arrived of %d messages", bytes, expected)
 		}
 	case bytes != end.bytes-start.bytes:
 		return nil, fmt.Errorf("the server wrote %d bytes, and %d arrived", end.bytes-start.bytes, bytes)
-	case !batch && end.deliveries-start.deliveries != uint64(sent*streams):
-		return nil, fmt.Errorf("the server delivered %d messages, not %d", end.deliveries-start.deliveries, sent*streams)
+	case !batch && end.deliveries-start.deliveries != expected:
+		return nil, fmt.Errorf("the server delivered %d messages, not %d", end.deliveries-start.deliveries, expected)
 	}
 	return &compressed{
-		deliveries: float64(sent) * float64(streams), bytes: float64(bytes), writes: float64(end.writes - start.writes), cpu: seconds(after - before),
+		deliveries: float64(expected), bytes: float64(bytes), writes: float64(end.writes - start.writes), cpu: seconds(after - before),
 	}, nil
+}
+
+// settled waits until a load has come, and gives the bytes that did and what the server has written. Where
+// the machine is busy, a server may be quiet for a while before it is done.
+func (c *cell) settled(ctx context.Context, running *server, crowd *crowdClient, done func(output) bool) (bytes uint64, end output, err error) {
+	for late := time.Now().Add(compressLate); ; {
+		if bytes, err = crowd.quietBytes(ctx); err != nil {
+			return 0, end, err
+		}
+		if end, err = c.written(ctx, running); err != nil {
+			return 0, end, err
+		}
+		if !isOurs(c.subject) || done(end) || time.Now().After(late) {
+			return bytes, end, nil
+		}
+	}
 }
 
 // compressSteps asks for all channels of a load in one request.
