@@ -27,7 +27,7 @@ func restartRate(s *Settings) int { return max(50, s.Streams/40) }
 
 func restartSeconds(s *Settings) float64 {
 	share := float64(s.Streams) / restartGateways / float64(restartRate(s)) // of one gateway, to be taken on by one
-	return s.Paced + 4 + share + restartGateways*(2*share+3) // twice, for the pauses between attempts
+	return s.Paced + 4 + share + restartGateways*(2*share+3)                // twice, for the pauses between attempts
 }
 
 // rollout is three gateways on one Redis, a crowd over all of them, and streams on the last one whose
