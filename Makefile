@@ -32,7 +32,7 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run demo quick test test-unit sim test-web test-e2e test-hostile test-audit audit hostile upgrade-test packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
+.PHONY: help build run demo quick test test-unit sim test-web test-e2e test-hostile test-audit audit soak hostile upgrade-test packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,11 @@ test-audit:
 audit: build ## prove that nothing is lost in silence while Redis breaks, two minutes (AUDIT="--scenario cluster")
 	@go build -buildvcs=$(VCS) -o bin/audit ./audit
 	@exec ./bin/audit --gateway bin/millrace $(AUDIT)
+
+soak: build ## an hour of 15,000 streams, churn, faults and abuse: nothing is lost, nothing grows (SOAK=3m to try)
+	@go build -buildvcs=$(VCS) -o bin/audit ./audit
+	@go build -buildvcs=$(VCS) -o bin/crowd ./e2e/crowd
+	@exec ./bin/audit --scenario soak --for $(or $(SOAK),1h) --gateway bin/millrace --crowd bin/crowd $(AUDIT)
 
 deps:
 	@.ci/deps

@@ -49,7 +49,7 @@ var layers = map[string][]string{
 	"bench":                  {"proto", "netio"},
 	"bench/peers/centrifuge": {},
 	"bench/peers/nbio":       {},
-	"audit":                  {"proto"},
+	"audit":                  {"proto", "proto/deflate"},
 	"deploy":                 {},
 	"deploy/release/sbom":    {},
 	"e2e":                    {},

@@ -59,6 +59,7 @@ type client struct {
 	wire      wire
 	habit     habit
 	beginning bool // listens since=0
+	packed    bool // asks for compression, and wants to get it
 	addresses []string
 	at        int // index of the gateway in addresses
 	closing   <-chan struct{}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 
@@ -23,6 +25,9 @@ func (c *client) listenSSE(connection net.Conn) error {
 	if c.lastID != "" {
 		headers = append(headers, "Last-Event-ID: "+c.lastID)
 	}
+	if c.packed {
+		headers = append(headers, "Accept-Encoding: gzip")
+	}
 	c.mutex.Lock()
 	for _, one := range c.accounts {
 		one.begin(c.lastID != "", c.beginning)
@@ -32,11 +37,25 @@ func (c *client) listenSSE(connection net.Conn) error {
 	if err != nil {
 		return err
 	}
+	body := io.Reader(response.Body)
+	if c.packed {
+		if got := response.Header.Get("Content-Encoding"); got != "gzip" {
+			return fmt.Errorf("the stream's encoding is %q", got)
+		}
+		if body, err = gzip.NewReader(response.Body); err != nil {
+			return fmt.Errorf("read the stream: %w", err)
+		}
+	}
+	return c.readSSE(body)
+}
+
+// readSSE reads a stream to its end.
+func (c *client) readSSE(body io.Reader) error {
 	decoder := proto.SSEDecoder{LastID: c.lastID}
 	stall := c.staller()
 	buffer := make([]byte, readBytes)
 	for {
-		count, err := response.Body.Read(buffer)
+		count, err := body.Read(buffer)
 		decoder.Feed(buffer[:count])
 		if err := c.takeSSE(&decoder); err != nil {
 			return err

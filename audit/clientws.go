@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/millrace/millrace/proto"
+	"github.com/millrace/millrace/proto/deflate"
 )
 
 // webSocketHeaders ask for a WebSocket. The key may be the same each time: nothing of it is secret.
@@ -32,9 +34,17 @@ func (c *client) listenWebSocket(connection net.Conn) error {
 	if c.wire == wireRaw {
 		path = "/ws"
 	}
-	_, reader, err := c.request(connection, path, 101, webSocketHeaders...)
+	headers, messages := webSocketHeaders, proto.MessageReader{ClientSide: true}
+	if c.packed {
+		headers = append(slices.Clone(headers), "Sec-WebSocket-Extensions: permessage-deflate")
+		messages.Inflater = new(deflate.Inflater)
+	}
+	response, reader, err := c.request(connection, path, 101, headers...)
 	if err != nil {
 		return err
+	}
+	if agreed := response.Header.Get("Sec-WebSocket-Extensions"); (agreed != "") != c.packed {
+		return fmt.Errorf("the extension %q was answered", agreed)
 	}
 	text, err := json.Marshal(ask)
 	if err != nil {
@@ -43,7 +53,6 @@ func (c *client) listenWebSocket(connection net.Conn) error {
 	if _, err := connection.Write(proto.AppendMaskedFrame(nil, proto.OpText, text, mask)); err != nil {
 		return err
 	}
-	messages := proto.MessageReader{ClientSide: true}
 	stall := c.staller()
 	buffer := make([]byte, readBytes)
 	for {

@@ -4,7 +4,7 @@ import "math/rand/v2"
 
 // makeClients says who listens to what, and how. A quarter of the clients is on each wire. Every
 // channel of events, log or state has about as many listeners; those who stall listen to the loud
-// ones, where it shows.
+// ones, where it shows. Every other eight ask for compression.
 func (a *audit) makeClients() {
 	addresses := make([]string, 0, len(a.house.gateways))
 	for _, one := range a.house.gateways {
@@ -19,6 +19,7 @@ func (a *audit) makeClients() {
 			byName: make(map[string]*account), refusals: make(map[string]int),
 		}
 		c.beginning = c.random.IntN(3) == 0
+		c.packed = number/int(wireCount)/len(addresses)%2 == 1
 		for _, one := range a.choose(c) {
 			account := &account{line: one, webSocket: c.wire.isWebSocket()}
 			c.accounts = append(c.accounts, account)

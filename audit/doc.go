@@ -6,10 +6,19 @@
 //
 //	house ────── Redis (one server, a Sentinel group or a Cluster) and two gateways, real processes
 //	publisher ── writes numbers; the ledger keeps what became of each one
-//	faults ───── kills Redis's connections, stops Redis, fails it over, moves slots
+//	faults ───── kills Redis's connections, stops Redis, restarts it, fails it over, moves slots
 //	client ───── an event stream or a WebSocket; stalls, moves, comes back as a browser does
 //	account ──── what one client saw of one channel, judged as it comes
 //	report ───── the table, and whether a promise was broken
+//
+// A soak goes on for an hour, and adds
+//
+//	strain ───── what follows, together
+//	throng ───── thousands of streams more, in processes of e2e/crowd, which judge them
+//	churn ────── visitors who come and go, in order or not
+//	abuse ────── hostile peers
+//	meter ────── samples of a gateway's memory, goroutines, descriptors
+//	trend ────── whether a series of samples rises
 //
 // # What is judged
 //
@@ -23,5 +32,5 @@
 // The publisher's own doubts (an answer that it did not get) make a number optional. Of a log
 // the last word is what Redis holds in the end.
 //
-// The exit code is 0 if all promises were kept, 1 if one was broken, 2 if the audit could not run.
+// The exit code is 0 if all promises were kept and nothing grew, 1 if not, 2 if the audit could not run.
 package main

@@ -14,10 +14,11 @@ import (
 type faults struct {
 	house  *house
 	ledger *ledger
+	store  store // of the publisher
 	random *rand.Rand
 	owners map[int]int // of the slots that were moved: indexes of nodes
 
-	kills, killed, stops, failovers, migrations int
+	kills, killed, stops, restarts, failovers, migrations int
 }
 
 // kinds of connections that a gateway has to Redis, by what CLIENT LIST shows.
@@ -60,6 +61,8 @@ func (f *faults) special() special {
 		return special{first: p.duration / 3, pause: time.Hour, do: f.failOver}
 	case scenarioCluster:
 		return special{first: time.Second, pause: 300 * time.Millisecond, do: f.migrate}
+	case scenarioSoak:
+		return special{first: p.soak.faultEvery / 2, pause: max(p.soak.faultEvery-p.stopFor, time.Second), do: f.stopOrRestart}
 	}
 	pause := p.duration / time.Duration(p.stops+1)
 	return special{first: pause, pause: max(pause-p.stopFor, time.Second), do: f.stop}
@@ -110,11 +113,53 @@ func connection(text string) (id, kind string) {
 	}
 }
 
-// stop freezes Redis for a while: connections stay, nothing answers.
+// restartEvery says how many of the larger faults of a soak share one restart of Redis.
+const restartEvery = 5
+
+// stopOrRestart stops Redis, or now and then kills it and starts it anew: the second time first, so that a
+// short soak has both.
+func (f *faults) stopOrRestart(ctx context.Context) error {
+	if (f.stops+f.restarts)%restartEvery == 1 {
+		return f.restart(ctx)
+	}
+	return f.freeze(ctx)
+}
+
+// restart kills Redis and starts it anew, with what is in its file: all that it had acknowledged. It
+// waits until nobody writes, so that nothing is in doubt.
+func (f *faults) restart(ctx context.Context) error {
+	f.house.writing.Lock()
+	defer f.house.writing.Unlock()
+	f.restarts++
+	if err := f.house.server.Revive(); err != nil {
+		return fmt.Errorf("start Redis anew: %w", err)
+	}
+	deadline := time.Now().Add(restartTimeout)
+	for {
+		err := f.store.client().Do(ctx, f.store.client().B().Ping().Build()).Error()
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("reach Redis after its restart: %w", err)
+		}
+		sleep(ctx, pollPause)
+	}
+}
+
+// restartTimeout bounds how long Redis may read its file.
+const restartTimeout = time.Minute
+
+// stop freezes Redis, as often as is planned.
 func (f *faults) stop(ctx context.Context) error {
 	if f.stops == f.house.plan.stops {
 		return nil
 	}
+	return f.freeze(ctx)
+}
+
+// freeze stops Redis for a while: connections stay, nothing answers.
+func (f *faults) freeze(ctx context.Context) error {
 	f.stops++
 	f.house.server.Stop()
 	defer f.house.server.Cont()
@@ -189,6 +234,9 @@ func (f *faults) String() string {
 	text := fmt.Sprintf("%d kills (%d connections)", f.kills, f.killed)
 	if f.stops > 0 {
 		text += fmt.Sprintf(", Redis stopped %d times for %v", f.stops, f.house.plan.stopFor)
+	}
+	if f.restarts > 0 {
+		text += fmt.Sprintf(", killed and started anew %d times", f.restarts)
 	}
 	if f.failovers > 0 {
 		text += fmt.Sprintf(", %d failover with the old primary alive", f.failovers)

@@ -31,6 +31,10 @@ type house struct {
 	cluster  *redistest.Cluster
 
 	proxy *proxy // between the gateways and the server, where the audit is sabotaged
+
+	// writing is held for reading by who writes to the server, and for writing while it is started
+	// anew.
+	writing sync.RWMutex
 }
 
 const (
@@ -90,7 +94,12 @@ func (h *house) openRedis() (string, error) {
 		}
 		return h.cluster.URL(), nil
 	}
-	if h.server, err = redistest.Run(); err != nil {
+	var arguments []string
+	if h.plan.scenario == scenarioSoak {
+		// What it has acknowledged is in its file when it is killed.
+		arguments = []string{"--appendonly", "yes", "--appendfsync", "everysec"}
+	}
+	if h.server, err = redistest.Run(arguments...); err != nil {
 		return "", err
 	}
 	if !h.plan.sabotage {
@@ -110,7 +119,7 @@ func (h *house) openStore() (store, error) {
 	case h.cluster != nil:
 		return newClusterStore(h.cluster)
 	default:
-		return newPlainStore(h.server.Addr)
+		return newPlainStore(h.server.Addr, &h.writing)
 	}
 }
 

@@ -34,8 +34,11 @@ type line struct {
 	name     string
 	mode     mode
 	loud     bool
+	padding  int  // bytes that make an event larger
 	late     bool // has no key before the middle of the run
 	blinking bool // is deleted now and then
+	// entriesMax is how many entries of a log Redis keeps at least, 0: all of them.
+	entriesMax int
 
 	next    atomic.Uint32 // the number that will be published next
 	closing atomic.Uint32 // the last number that is sure to be acknowledged; 0 before the end
@@ -50,12 +53,15 @@ type ledger struct {
 	byName map[string]*line
 }
 
-func newLedger(channels int) *ledger {
+func newLedger(p plan) *ledger {
+	channels := p.channels
 	l := &ledger{byName: make(map[string]*line)}
 	for m := range modeCount {
 		for number := range channels {
-			one := &line{name: m.String() + ":" + strconv.Itoa(number), mode: m, fates: make([]fate, 1)}
-			one.loud = number < loudChannels
+			one := &line{name: m.String() + ":" + strconv.Itoa(number), mode: m, entriesMax: p.entriesMax, fates: make([]fate, 1)}
+			if one.loud = number < loudChannels; one.loud {
+				one.padding = loudBytes
+			}
 			one.late = !one.loud && number < loudChannels+lateChannels
 			one.blinking = m == modeState && number >= channels-min(blinkingStates, channels/4)
 			one.next.Store(1)

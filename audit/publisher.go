@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -85,7 +86,7 @@ func (p *publisher) turn(now time.Time) {
 		}
 		mean := p.plan.pause
 		if one.line.loud {
-			mean = loudPause
+			mean = p.plan.loudPause
 		}
 		one.at = now.Add(time.Duration(float64(mean) * float64(count) * (0.5 + p.random.Float64())))
 		for range count {
@@ -165,10 +166,7 @@ type write struct {
 
 // payload is the event that carries the number.
 func (w write) payload() string {
-	p := payload{Type: payloadType, Channel: w.line.name, Number: w.number}
-	if w.line.loud {
-		p.Padding = strings.Repeat("x", loudBytes)
-	}
+	p := payload{Type: payloadType, Channel: w.line.name, Number: w.number, Padding: strings.Repeat("x", w.line.padding)}
 	text, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // texts and a number
@@ -183,6 +181,9 @@ func (w write) command(b rueidis.Builder) rueidis.Completed {
 		return b.Del().Key(w.line.name).Build()
 	case w.line.mode == modeEvents:
 		return b.Publish().Channel(w.line.name).Message(w.payload()).Build()
+	case w.line.mode == modeLog && w.line.entriesMax > 0:
+		return b.Xadd().Key(w.line.name).Maxlen().Almost().Threshold(strconv.Itoa(w.line.entriesMax)).Id("*").
+			FieldValue().FieldValue("data", w.payload()).Build()
 	case w.line.mode == modeLog:
 		return b.Xadd().Key(w.line.name).Id("*").FieldValue().FieldValue("data", w.payload()).Build()
 	default:

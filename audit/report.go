@@ -15,6 +15,7 @@ const faultsShown = 20
 type report struct {
 	plan      plan
 	faults    *faults
+	strain    *strain // of a soak, else nil
 	published [modeCount]int
 	rows      [modeCount][wireCount]counts
 	clients   [wireCount]int
@@ -46,8 +47,10 @@ func (r *report) take(c *client) {
 
 func (h habit) String() string { return [...]string{"steady", "stalling", "moving", "returning"}[h] }
 
-// passed reports whether all promises were kept.
-func (r *report) passed() bool { return len(r.broken) == 0 }
+// passed reports whether all promises were kept, and in a soak nothing grows.
+func (r *report) passed() bool {
+	return len(r.broken) == 0 && (r.strain == nil || len(r.strain.broken()) == 0)
+}
 
 // print writes the table and the verdict.
 func (r *report) print(output io.Writer) {
@@ -79,9 +82,17 @@ func (r *report) print(output io.Writer) {
 		}
 		fmt.Fprintln(output, one)
 	}
-	if r.passed() {
-		fmt.Fprintln(output, "PASSED: nothing was lost in silence, doubled or out of order")
-	} else {
+	if r.strain != nil {
+		r.strain.print(output)
+	}
+	switch {
+	case !r.passed() && len(r.broken) > 0:
 		fmt.Fprintf(output, "FAILED: a promise was broken to %d subscriptions\n", len(r.broken))
+	case !r.passed():
+		fmt.Fprintln(output, "FAILED: see above")
+	case r.strain != nil:
+		fmt.Fprintln(output, "PASSED: nothing was lost in silence, doubled or out of order, and nothing grows")
+	default:
+		fmt.Fprintln(output, "PASSED: nothing was lost in silence, doubled or out of order")
 	}
 }

@@ -16,6 +16,7 @@ type audit struct {
 	house   *house
 	ledger  *ledger
 	clients []*client
+	strain  *strain       // of a soak, else nil
 	closing chan struct{} // closed when clients shall stay where they are and read
 	log     io.Writer
 }
@@ -26,7 +27,7 @@ const crowdWindow = 20 * time.Millisecond
 
 // newAudit sets the clients up, without starting anything.
 func newAudit(p plan, log io.Writer) *audit {
-	return &audit{plan: p, ledger: newLedger(p.channels), closing: make(chan struct{}), log: log}
+	return &audit{plan: p, ledger: newLedger(p), closing: make(chan struct{}), log: log}
 }
 
 // run carries the audit out and gives what came of it.
@@ -42,6 +43,13 @@ func (a *audit) run(ctx context.Context) (*report, error) {
 		return nil, err
 	}
 	defer way.close()
+	if a.plan.scenario == scenarioSoak {
+		a.strain, err = openStrain(a.plan, a.house, way)
+		defer a.strain.close()
+		if err != nil {
+			return nil, err
+		}
+	}
 	all := newPublishers(a.plan, a.ledger, way)
 	if !each(all, (*publisher).first) {
 		return nil, errors.New("the first numbers could not be published")
@@ -56,45 +64,69 @@ func (a *audit) run(ctx context.Context) (*report, error) {
 			one.run(listening)
 		})
 	}
-	breaking, err := a.publish(ctx, all)
-	if err == nil {
-		err = a.finish(ctx, all)
-	}
-	result := &report{plan: a.plan, faults: breaking, unsettled: a.unsettled()}
-	for _, one := range a.house.gateways {
-		if err == nil {
-			var stats string
-			stats, err = one.stats()
-			result.stats = append(result.stats, stats)
-		}
-	}
+	result, err := a.listen(ctx, all, way)
 	stopListening()
 	clients.Wait()
+	if err == nil && a.strain != nil {
+		a.say("everybody leaves")
+		err = a.strain.leave(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return result, a.judge(result, way)
 }
 
+// listen is what happens while the clients listen.
+func (a *audit) listen(ctx context.Context, all []*publisher, way store) (*report, error) {
+	if a.strain != nil {
+		if err := a.strain.gather(ctx, a.say); err != nil {
+			return nil, err
+		}
+	}
+	breaking, err := a.publish(ctx, all, way)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.finish(ctx, all); err != nil {
+		return nil, err
+	}
+	if a.strain != nil {
+		if err := a.strain.settle(ctx); err != nil {
+			return nil, err
+		}
+	}
+	result := &report{plan: a.plan, faults: breaking, strain: a.strain, unsettled: a.unsettled()}
+	for _, one := range a.house.gateways {
+		stats, err := one.stats()
+		if err != nil {
+			return nil, err
+		}
+		result.stats = append(result.stats, stats)
+	}
+	return result, nil
+}
+
 // publish writes while things break.
-func (a *audit) publish(ctx context.Context, all []*publisher) (*faults, error) {
+func (a *audit) publish(ctx context.Context, all []*publisher, way store) (*faults, error) {
 	during, stop := context.WithTimeout(ctx, a.plan.duration)
 	defer stop()
 	breaking := &faults{
-		house: a.house, ledger: a.ledger, owners: make(map[int]int),
+		house: a.house, ledger: a.ledger, store: way, owners: make(map[int]int),
 		random: rand.New(rand.NewPCG(a.plan.seed, 1<<32)),
 	}
 	var publishing sync.WaitGroup
 	for _, one := range all {
 		publishing.Go(func() { one.run(during) })
 	}
+	var strained error
+	if a.strain != nil {
+		publishing.Go(func() { strained = a.strain.run(during, stop, a.say) })
+	}
 	err := breaking.run(during)
 	stop()
 	publishing.Wait()
-	if ctx.Err() != nil {
-		return breaking, ctx.Err()
-	}
-	return breaking, err
+	return breaking, errors.Join(ctx.Err(), err, strained)
 }
 
 // finish waits until all is well again, publishes the last numbers, and waits until they arrive.

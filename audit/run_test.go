@@ -18,7 +18,7 @@ func shortPlan(t *testing.T) plan {
 	return plan{
 		scenario: scenarioPlain, gateway: path, duration: 10 * time.Second, clients: 200, channels: 40,
 		stalling: 10, moving: 20, returning: 10, killEvery: time.Second, stops: 1, stopFor: 3 * time.Second,
-		pause: 300 * time.Millisecond, settle: time.Minute, seed: 1,
+		pause: 300 * time.Millisecond, loudPause: 40 * time.Millisecond, settle: time.Minute, seed: 1,
 	}
 }
 

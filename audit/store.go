@@ -44,20 +44,30 @@ func option(address string, patience time.Duration) rueidis.ClientOption {
 }
 
 // plainStore is one Redis, which answers in the end.
-type plainStore struct{ redis rueidis.Client }
+type plainStore struct {
+	redis rueidis.Client
+	// gate is held for reading by who writes: who holds it for writing can start Redis anew without
+	// any doubt about what was written.
+	gate *sync.RWMutex
+}
 
-func newPlainStore(address string) (store, error) {
+func newPlainStore(address string, gate *sync.RWMutex) (store, error) {
 	client, err := rueidis.NewClient(option(address, patient))
 	if err != nil {
 		return nil, fmt.Errorf("connect the publisher: %w", err)
 	}
-	return &plainStore{redis: client}, nil
+	return &plainStore{redis: client, gate: gate}, nil
 }
 
-func (s *plainStore) write(writes []write) []error { return writeTo(s.redis, writes, patient) }
-func (s *plainStore) keepsOrder() bool             { return true }
-func (s *plainStore) client() rueidis.Client       { return s.redis }
-func (s *plainStore) close()                       { s.redis.Close() }
+func (s *plainStore) write(writes []write) []error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	return writeTo(s.redis, writes, patient)
+}
+
+func (s *plainStore) keepsOrder() bool       { return true }
+func (s *plainStore) client() rueidis.Client { return s.redis }
+func (s *plainStore) close()                 { s.redis.Close() }
 
 // writeTo writes by one client.
 func writeTo(client rueidis.Client, writes []write, patience time.Duration) []error {

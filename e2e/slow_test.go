@@ -42,8 +42,8 @@ func TestSlowReaders(t *testing.T) {
 				return report.Reached+report.Closed == 20
 			})
 			t.Logf("20 slow readers: %+v", report)
-			if report.Disordered > report.Gaps {
-				t.Errorf("%d jumps in the numbers and %d gaps: some loss was silent", report.Disordered, report.Gaps)
+			if report.Disordered > 0 {
+				t.Errorf("%d jumps in the numbers without a gap: some loss was silent", report.Disordered)
 			}
 		})
 	}

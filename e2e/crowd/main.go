@@ -17,7 +17,7 @@
 //	            and how many messages came compressed
 //
 // Events that count are those whose payload holds "n":NUMBER. Each stream must get 1, 2, 3 and
-// so on.
+// so on; what is missing behind a gap is declared, and with -skips any higher number will do.
 package main
 
 import (
@@ -56,6 +56,7 @@ const (
 type stream struct {
 	descriptor int32
 	phase      phase
+	gapped     bool      // a gap was declared, and no event came since
 	last       int32     // number of the last event
 	heard      int64     // when that came, nanoseconds of the crowd's clock
 	rest       []byte    // what was read of something not yet whole; nil where nothing is pending
@@ -69,8 +70,9 @@ type report struct {
 	Closed     int    `json:"closed"` // ended after
 	Reached    int    `json:"reached"`
 	Events     int    `json:"events"`
-	Disordered int    `json:"disordered"`
+	Disordered int    `json:"disordered"` // not the next number, and no gap says why
 	Gaps       int    `json:"gaps"`
+	Declared   int    `json:"declared"` // numbers that were missing behind a gap
 	Answers    int    `json:"answers"` // to whole commands
 	Inflated   int    `json:"inflated"`
 	SilenceMs  int64  `json:"silenceMs"`
@@ -83,7 +85,11 @@ type crowd struct {
 	host    string
 	wire    wire
 	channel string // %d stands for the stream's number
-	sources int
+	// channels is how many channels there are, 0: as many as streams. Stream i has the same as
+	// stream i+channels.
+	channels int
+	skips    bool // numbers may be left out, as those of a state are
+	sources  int
 
 	poller  int
 	streams []stream
@@ -111,6 +117,8 @@ func run() error {
 	address := flag.String("address", "", "HOST:PORT of the gateway, an IPv4 address")
 	name := flag.String("wire", "sse", "sse, gzip (a compressed event stream), websocket or deflate (a WebSocket with permessage-deflate)")
 	channel := flag.String("channel", "crowd:%d", "channel of each stream; %d stands for its number")
+	channels := flag.Int("channels", 0, "after how many streams the numbers in channels begin anew, 0: never")
+	skips := flag.Bool("skips", false, "numbers may be left out, but never fall: the channel is a state")
 	sources := flag.Int("sources", 4, "how many source addresses, from 127.0.0.2 on, to connect from")
 	flag.Parse()
 	target, err := netip.ParseAddrPort(*address)
@@ -119,7 +127,7 @@ func run() error {
 	}
 	c := &crowd{
 		target: syscall.SockaddrInet4{Port: int(target.Port()), Addr: target.Addr().As4()},
-		host:   *address, channel: *channel, sources: max(*sources, 1), began: time.Now(),
+		host:   *address, channel: *channel, channels: *channels, skips: *skips, sources: max(*sources, 1), began: time.Now(),
 		byFD: make(map[int32]int), buffer: make([]byte, bufferBytes),
 	}
 	switch *name {

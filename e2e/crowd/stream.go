@@ -27,6 +27,17 @@ func (c *crowd) open(i int) error {
 	return c.watch(descriptor, syscall.EPOLL_CTL_ADD, syscall.EPOLLOUT)
 }
 
+// channelOf is the channel of stream number i.
+func (c *crowd) channelOf(i int) string {
+	if !strings.Contains(c.channel, "%d") {
+		return c.channel
+	}
+	if c.channels > 0 {
+		i %= c.channels
+	}
+	return fmt.Sprintf(c.channel, i)
+}
+
 // serve does what the kernel says stream number i is ready for.
 func (c *crowd) serve(i int, events uint32) {
 	s := &c.streams[i]
@@ -36,12 +47,8 @@ func (c *crowd) serve(i int, events uint32) {
 			c.drop(i, "connecting: "+syscall.Errno(code).Error())
 			return
 		}
-		channel := c.channel
-		if strings.Contains(channel, "%d") {
-			channel = fmt.Sprintf(channel, i)
-		}
 		s.phase = answering
-		c.write(i, c.wire.request(c.host, channel))
+		c.write(i, c.wire.request(c.host, c.channelOf(i)))
 		if err := c.watch(int(s.descriptor), syscall.EPOLL_CTL_MOD, syscall.EPOLLIN); err != nil {
 			c.drop(i, err.Error())
 		}
@@ -139,11 +146,7 @@ func (c *crowd) hear(i int, w word) {
 	switch w.kind {
 	case nothing:
 	case connected:
-		channel := c.channel
-		if strings.Contains(channel, "%d") {
-			channel = fmt.Sprintf(channel, i)
-		}
-		if command := c.wire.join(channel); command != nil {
+		if command := c.wire.join(c.channelOf(i)); command != nil {
 			c.write(i, command)
 			return
 		}
@@ -152,18 +155,28 @@ func (c *crowd) hear(i int, w word) {
 		c.join(i)
 	case gap:
 		c.counts.Gaps++
+		s.gapped = true
 	case answered:
 		c.counts.Answers++
 	case event:
-		c.counts.Events++
-		if w.number != s.last+1 {
-			c.counts.Disordered++
-		}
+		c.number(s, w.number)
 		c.noteSilence(i)
 		s.last, s.heard = w.number, c.now()
 	case closed:
 		c.drop(i, w.why)
 	}
+}
+
+// number judges the number of an event by the one before it.
+func (c *crowd) number(s *stream, number int32) {
+	c.counts.Events++
+	switch missing := number - s.last - 1; {
+	case missing < 0, missing > 0 && !s.gapped && !c.skips:
+		c.counts.Disordered++
+	case s.gapped && !c.skips:
+		c.counts.Declared += int(missing)
+	}
+	s.gapped = false
 }
 
 func (c *crowd) join(i int) {

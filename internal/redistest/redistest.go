@@ -235,10 +235,15 @@ func (s *Server) Kill() {
 // runs is killed first.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
-	s.Kill()
-	if err := s.launch(); err != nil {
+	if err := s.Revive(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Revive is [Server.Restart] without a test.
+func (s *Server) Revive() error {
+	s.Kill()
+	return s.launch()
 }
 
 // Close kills the server and removes its directory. It may be called twice.
