@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,7 +61,21 @@ type meter struct {
 	empty   values // before anybody came
 	points  [seriesCount][]point
 	missed  int // samples that the gateway did not answer in time
+	reasons reasons
 }
+
+// reasons counts, in words, why streams ended and what was refused. What did not happen is left out.
+type reasons map[string]float64
+
+// reasonCounters are the metrics that count by reason, in the words of the report.
+var reasonCounters = map[string]string{
+	"millrace_streams_ended_total":    "streams ended",
+	"millrace_desk_refused_total":     "connections refused",
+	"millrace_requests_refused_total": "requests refused",
+}
+
+// faultReasons are those that mean a fault of the gateway's own.
+var faultReasons = []string{"bug", "panic"}
 
 // newMeter measures a gateway that nobody has come to yet.
 func newMeter(g *gateway) (*meter, error) {
@@ -203,6 +219,52 @@ func (v *values) takeMetrics(text []byte) error {
 		return fmt.Errorf("a gateway tells %d of %d metrics", len(seen), len(gauges))
 	}
 	return nil
+}
+
+// reasons asks the gateway for what it counted by reason.
+func (g *gateway) reasons() (reasons, error) {
+	said, err := g.ask("/metrics")
+	if err != nil {
+		return nil, fmt.Errorf("ask a gateway for its metrics: %w", err)
+	}
+	all := make(reasons)
+	for line := range strings.Lines(string(said.body)) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), "{")
+		words, wanted := reasonCounters[name]
+		if !wanted {
+			continue
+		}
+		_, rest, _ = strings.Cut(rest, `="`)
+		reason, text, _ := strings.Cut(rest, `"} `)
+		count, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read the metric %s: %w", name, err)
+		}
+		if count > 0 {
+			all[words+", "+reason] = count
+		}
+	}
+	return all, nil
+}
+
+// broken says which faults of its own the gateway counted.
+func (r reasons) broken() []string {
+	var words []string
+	for what, count := range r {
+		if _, reason, _ := strings.Cut(what, ", "); slices.Contains(faultReasons, reason) {
+			words = append(words, fmt.Sprintf("%s: %g", what, count))
+		}
+	}
+	return words
+}
+
+// String names all reasons with their counts.
+func (r reasons) String() string {
+	words := make([]string, 0, len(r))
+	for _, what := range slices.Sorted(maps.Keys(r)) {
+		words = append(words, fmt.Sprintf("%s: %g", what, r[what]))
+	}
+	return strings.Join(words, "; ")
 }
 
 // kibibytes reads a line of the kernel's such as "Pss: 1234 kB", and gives bytes.

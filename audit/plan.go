@@ -109,7 +109,7 @@ func (p *plan) fillSoak(streams int) error {
 	if p.soak.streams < 0 {
 		return fmt.Errorf("%d streams are fewer than the %d clients among them", streams, p.clients)
 	}
-	p.pause, p.loudPause, p.settle = 2*time.Second, 200*time.Millisecond, 3*time.Minute
+	p.pause, p.loudPause, p.settle = time.Second, 200*time.Millisecond, 3*time.Minute
 	p.entriesMax = soakEntriesMax
 	p.killEvery, p.stopFor = min(soakKillEvery, p.duration/8), soakStopFor
 	p.soak.fill(p.duration)

@@ -29,7 +29,7 @@ const (
 	soakWarmUp     = 10 * time.Minute
 	soakVisits     = 200
 	soakAbusePause = 5 * time.Second
-	soakRound      = 4 * time.Second
+	soakRound      = time.Second
 	throngChannels = 40
 	// soakEntriesMax of a log are more than who is away for some seconds can miss, and so few that
 	// Redis's memory does not grow for long.
@@ -162,6 +162,9 @@ func (t *strain) leave(ctx context.Context) error {
 	for number, one := range t.meters {
 		left, err := one.leftover(ctx, t.plan.settle)
 		if err != nil {
+			return err
+		}
+		if one.reasons, err = one.gateway.reasons(); err != nil {
 			return err
 		}
 		for _, what := range left {

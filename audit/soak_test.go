@@ -53,6 +53,9 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	for number, one := range result.strain.meters {
+		if one.reasons["streams ended, peer_closed"] == 0 {
+			t.Errorf("gateway %d counts %s", number+1, one.reasons)
+		}
 		for s, trend := range one.trends(result.plan.soak.warmUp) {
 			if series := series(s); trend.most == 0 {
 				t.Errorf("gateway %d: nothing was measured of %s\n%s", number+1, series, text)
@@ -81,6 +84,7 @@ func TestSoakFails(t *testing.T) {
 		{"a visitor refused", func(s *strain) { s.churn.failures["status 503"] = 1 }, "1 visitors failed, status 503"},
 		{"abuse without an end", func(s *strain) { s.abuse.note(0, errNotEnded) }, "random bytes was not ended 1 of 1 times"},
 		{"something left over", func(s *strain) { s.leftover = []string{"gateway 1 has 3 streams"} }, "has 3 streams"},
+		{"a bug", func(s *strain) { s.meters[0].reasons = reasons{"streams ended, bug": 1} }, "gateway 1: streams ended, bug: 1"},
 		{"memory that leaks", func(s *strain) {
 			s.meters[0].points[seriesResident] = hour(func(share float64) float64 { return 100 + 10*share })
 		}, "gateway 1: resident memory, MiB rises"},

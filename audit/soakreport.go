@@ -19,6 +19,9 @@ func (t *strain) broken() []string {
 	words = append(words, t.abuse.broken()...)
 	words = append(words, t.leftover...)
 	for number, one := range t.meters {
+		for _, what := range one.reasons.broken() {
+			words = append(words, fmt.Sprintf("gateway %d: %s", number+1, what))
+		}
 		for s, trend := range one.trends(t.plan.soak.warmUp) {
 			if trend.verdict == verdictRising {
 				words = append(words, fmt.Sprintf("gateway %d: %s rises: by %.4g, where %.4g is noise", number+1, series(s), trend.rise, trend.allowed))
@@ -59,5 +62,6 @@ func (t *strain) printTrends(output io.Writer) {
 				trend.first, trend.last, trend.least, trend.most, trend.median, trend.slope, trend.noise, trend.rise, trend.allowed, trend.verdict)
 		}
 		_ = table.Flush()
+		fmt.Fprintf(output, "\n%s\n", one.reasons)
 	}
 }
