@@ -73,7 +73,7 @@ type report struct {
 	Disordered int    `json:"disordered"` // not the next number, and no gap says why
 	Gaps       int    `json:"gaps"`
 	Declared   int    `json:"declared"` // numbers that were missing behind a gap
-	Answers    int    `json:"answers"` // to whole commands
+	Answers    int    `json:"answers"`  // to whole commands
 	Inflated   int    `json:"inflated"`
 	SilenceMs  int64  `json:"silenceMs"`
 	Why        string `json:"why"` // of the last stream that ended
