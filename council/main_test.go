@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/millrace/millrace/internal/leaktest"
 )
 
 // The keys and the prompt of these tests, which nothing that is told, logged or appended may hold.
@@ -23,15 +23,8 @@ const (
 // TestMain fails for goroutines and descriptors left behind, and for a secret in a log line.
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	before := openDescriptors()
-	code := m.Run()
-	for _, problem := range []error{goleak.Find(), leakedDescriptors(before), logged.check()} {
-		if code == 0 && problem != nil {
-			fmt.Fprintln(os.Stderr, problem)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	watch := leaktest.Begin()
+	os.Exit(watch.End(m.Run(), logged.check))
 }
 
 // loggedLines keeps what is logged. Safe for use by many goroutines.
@@ -57,35 +50,6 @@ func (l *loggedLines) check() error {
 		}
 	}
 	return nil
-}
-
-// openDescriptors counts this process's descriptors, without the poller's own, which the runtime opens
-// once and keeps.
-func openDescriptors() int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	count := 0
-	for _, entry := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		if err == nil && target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" {
-			count++
-		}
-	}
-	return count
-}
-
-// leakedDescriptors polls, since the kernel lets go of a socket a little after us.
-func leakedDescriptors(before int) error {
-	now := 0
-	if poll(5*time.Second, func() bool {
-		now = openDescriptors()
-		return now <= before
-	}) {
-		return nil
-	}
-	return fmt.Errorf("%d descriptors at the end, %d at the beginning", now, before)
 }
 
 // patience is how long a test waits for what must come; it is only ever used up by a failure.

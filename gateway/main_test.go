@@ -12,10 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/internal/leaktest"
 )
 
 // TestMain runs the tests with every log line kept, and then looks for what they left behind:
@@ -29,17 +28,8 @@ func TestMain(m *testing.M) {
 	flag.Parse() // what the command line says comes last
 	slog.SetDefault(slog.New(&kept))
 	warmUp()
-	before := openDescriptors()
-	code := m.Run()
-	if code == 0 {
-		for _, problem := range []error{leakedGoroutines(), leakedDescriptors(before), kept.check()} {
-			if problem != nil {
-				fmt.Fprintln(os.Stderr, problem)
-				code = 1
-			}
-		}
-	}
-	os.Exit(code)
+	watch := leaktest.Begin(leaktest.Netpoll())
+	os.Exit(watch.End(m.Run(), kept.check))
 }
 
 // warmUp makes netpoll start its poller, which lives as long as the process: it is no leak.
@@ -53,44 +43,6 @@ func warmUp() {
 	if err := g.Run(over); err != nil {
 		panic(err)
 	}
-}
-
-func leakedGoroutines() error {
-	return goleak.Find(goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"))
-}
-
-// leakedDescriptors polls, since the kernel and netpoll let go of a socket a little after us.
-func leakedDescriptors(before map[string]string) error {
-	var left []string
-	if poll(5*time.Second, func() bool {
-		left = left[:0]
-		for descriptor, target := range openDescriptors() {
-			if before[descriptor] == "" {
-				left = append(left, descriptor+" -> "+target)
-			}
-		}
-		return len(left) == 0
-	}) {
-		return nil
-	}
-	return fmt.Errorf("descriptors are left open: %s", strings.Join(left, ", "))
-}
-
-// openDescriptors lists this process's descriptors and what they are of, but for what the listing
-// itself opens.
-func openDescriptors() map[string]string {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	descriptors := make(map[string]string)
-	for _, entry := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		if err == nil && !strings.HasPrefix(target, "/proc/") {
-			descriptors[entry.Name()] = target
-		}
-	}
-	return descriptors
 }
 
 // poll looks at condition until it holds or limit has passed, and says whether it held.

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/millrace/millrace/internal/leaktest"
 )
 
 // binary is the path of the command under test, built once.
@@ -36,29 +36,11 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "build the command: %v\n%s", err, output)
 		os.Exit(1)
 	}
-	before := openDescriptors()
-	code := m.Run()
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines were left:", err)
-		code = max(code, 1)
-	}
-	if after := openDescriptors(); after > before {
-		fmt.Fprintf(os.Stderr, "descriptors were left open: %d instead of %d\n", after, before)
-		code = max(code, 1)
-	}
+	code := leaktest.Run(m)
 	if err := os.RemoveAll(folder); err != nil {
 		panic(err)
 	}
 	os.Exit(code)
-}
-
-// openDescriptors counts the descriptors of this process.
-func openDescriptors() int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	return len(entries)
 }
 
 // invocation is one run of the binary.
