@@ -55,69 +55,74 @@ func (k *tornKernel) sendMany(batch []transfer) {
 	k.kernel.sendMany(batch[:k.random.IntN(len(batch)+1)])
 }
 
-func TestTornWritesKeepOrder(t *testing.T) {
+// onTornKernels runs a test on kernels that tear writes, from several seeds, with and without a ring.
+func onTornKernels(t *testing.T, test func(t *testing.T, k *tornKernel)) {
 	for _, with := range []struct {
 		name   string
 		kernel func(testing.TB) *kernel
 	}{{"write", newTestKernel}, {"ring", newRingKernel}} {
-		t.Run(with.name, func(t *testing.T) { testTornWrites(t, with.kernel) })
+		t.Run(with.name, func(t *testing.T) {
+			for seed := range uint64(4) {
+				t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+					test(t, &tornKernel{with.kernel(t), rand.New(rand.NewPCG(seed, 1))})
+				})
+			}
+		})
 	}
 }
 
-func testTornWrites(t *testing.T, newKernel func(testing.TB) *kernel) {
+func TestTornWritesKeepOrder(t *testing.T) { onTornKernels(t, testTornWrites) }
+
+func testTornWrites(t *testing.T, k *tornKernel) {
 	const streams, events = 20, 400
-	for seed := range uint64(4) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			var slots []Slot
-			o := startLoop(t, LoopOptions{}, &tornKernel{newKernel(t), rand.New(rand.NewPCG(seed, 1))}, func(o *owner) {
-				o.events.Adopted = func(s Slot, _ any) { slots = append(slots, s) }
-				o.events.Mail = func(item any) {
-					n := item.(int)
-					newFrame := o.NewFrame
-					if n%3 != 0 {
-						newFrame = o.NewFanoutFrame
-					}
-					f := newFrame(bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 1+n%50), o.Now())
-					for _, slot := range slots {
-						o.Send(slot, f, Lane(n%2))
-					}
-					o.Release(f)
-				}
-			})
-			var clients []*net.TCPConn
-			for range streams {
-				clients = append(clients, adopt(t, o, nil))
+	var slots []Slot
+	o := startLoop(t, LoopOptions{}, k, func(o *owner) {
+		o.events.Adopted = func(s Slot, _ any) { slots = append(slots, s) }
+		o.events.Mail = func(item any) {
+			n := item.(int)
+			newFrame := o.NewFrame
+			if n%3 != 0 {
+				newFrame = o.NewFanoutFrame
 			}
-			var want []byte
-			for n := range events {
-				if err := o.Post(n); err != nil {
-					t.Fatal(err)
-				}
-				want = append(want, bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 1+n%50)...)
+			f := newFrame(bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 1+n%50), o.Now())
+			for _, slot := range slots {
+				o.Send(slot, f, Lane(n%2))
 			}
-			for i, client := range clients {
-				got := make([]byte, len(want))
-				client.SetReadDeadline(time.Now().Add(20 * time.Second))
-				if n, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, want) {
-					t.Fatalf("client %d: %d of %d bytes, equal %v, %v", i, n, len(want), bytes.Equal(got, want), err)
-				}
-			}
-			s := stats(t, o)
-			if n := s.Delivery.TotalCount(); n != streams*events {
-				t.Errorf("the histogram has %d deliveries, not %d", n, streams*events)
-			}
-			o.Do(context.Background(), func() {
-				for f := 1; f < len(o.frames); f++ {
-					if o.frames[f].references != 0 || o.frames[f].bytes != nil {
-						t.Errorf("frame %d is still held %d times", f, o.frames[f].references)
-					}
-				}
-				if o.outboxesInUse != 0 {
-					t.Errorf("%d outboxes are left", o.outboxesInUse)
-				}
-			})
-		})
+			o.Release(f)
+		}
+	})
+	var clients []*net.TCPConn
+	for range streams {
+		clients = append(clients, adopt(t, o, nil))
 	}
+	var want []byte
+	for n := range events {
+		if err := o.Post(n); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, bytes.Repeat([]byte{byte(n), byte(n >> 8)}, 1+n%50)...)
+	}
+	for i, client := range clients {
+		got := make([]byte, len(want))
+		client.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if n, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("client %d: %d of %d bytes, equal %v, %v", i, n, len(want), bytes.Equal(got, want), err)
+		}
+	}
+	s := stats(t, o)
+	if n := s.Delivery.TotalCount(); n != streams*events {
+		t.Errorf("the histogram has %d deliveries, not %d", n, streams*events)
+	}
+	o.Do(context.Background(), func() {
+		for f := 1; f < len(o.frames); f++ {
+			if o.frames[f].references != 0 || o.frames[f].bytes != nil {
+				t.Errorf("frame %d is still held %d times", f, o.frames[f].references)
+			}
+		}
+		if o.outboxesInUse != 0 {
+			t.Errorf("%d outboxes are left", o.outboxesInUse)
+		}
+	})
 }
 
 func TestBurstIsGathered(t *testing.T) {

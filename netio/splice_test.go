@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"testing"
@@ -95,73 +94,62 @@ func spliceTo(l *Loop, slots []Slot, n int, want func(stream int) bool) {
 	}
 }
 
-func TestSplicedStreams(t *testing.T) {
-	for _, with := range []struct {
-		name   string
-		kernel func(testing.TB) *kernel
-	}{{"write", newTestKernel}, {"ring", newRingKernel}} {
-		t.Run(with.name, func(t *testing.T) { testSplicedStreams(t, with.kernel) })
-	}
-}
+func TestSplicedStreams(t *testing.T) { onTornKernels(t, testSplicedStreams) }
 
-func testSplicedStreams(t *testing.T, newKernel func(testing.TB) *kernel) {
+func testSplicedStreams(t *testing.T, k *tornKernel) {
 	const streams, texts = 12, 300
 	want := func(n, stream int) bool { return n%(stream+2) != 0 } // each misses others, as one that lags does
-	for seed := range uint64(4) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			var slots []Slot
-			made := make(map[string]int)
-			o := startLoop(t, LoopOptions{}, &tornKernel{newKernel(t), rand.New(rand.NewPCG(seed, 2))}, func(o *owner) {
-				o.events.Adopted = func(s Slot, _ any) {
-					o.Splice(s, []byte("head"))
-					o.SendBytes(s, []byte("<head>"))
-					slots = append(slots, s)
-				}
-				o.events.Encode = func(source any, after bool) []byte {
-					n := source.(notation)
-					made[fmt.Sprint(n.number, after)]++
-					return n.encode(after)
-				}
-				o.events.Mail = func(item any) {
-					n := item.(int)
-					spliceTo(o.Loop, slots, n, func(stream int) bool { return want(n, stream) })
-				}
-			})
-			var clients []*notationReader
-			for range streams {
-				client := adopt(t, o, nil)
-				client.SetReadDeadline(time.Now().Add(20 * time.Second))
-				clients = append(clients, &notationReader{Reader: client, all: []byte("head")})
-			}
-			for n := 1; n <= texts; n++ {
-				if err := o.Post(n); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for stream, client := range clients {
-				checkSpliced(t, client, texts, func(n int) bool { return want(n, stream) })
-			}
-			o.Do(context.Background(), func() {
-				for stream, slot := range slots {
-					all := clients[stream].all
-					if sum, length := o.TextSum(slot); sum != crc32.ChecksumIEEE(all) || length != uint32(len(all)) {
-						t.Errorf("stream %d: the sum of %d bytes is %x for %d", stream, length, sum, len(all))
-					}
-					if at := o.LastWrite(slot); at == 0 || at > o.Tick() {
-						t.Errorf("stream %d last wrote at %d, and it is %d", stream, at, o.Tick())
-					}
-					if n := o.Queued(slot); n != 0 {
-						t.Errorf("stream %d has %d bytes queued", stream, n)
-					}
-				}
-				for what, times := range made {
-					if times != 1 {
-						t.Errorf("piece %s was made %d times", what, times)
-					}
-				}
-			})
-		})
+	var slots []Slot
+	made := make(map[string]int)
+	o := startLoop(t, LoopOptions{}, k, func(o *owner) {
+		o.events.Adopted = func(s Slot, _ any) {
+			o.Splice(s, []byte("head"))
+			o.SendBytes(s, []byte("<head>"))
+			slots = append(slots, s)
+		}
+		o.events.Encode = func(source any, after bool) []byte {
+			n := source.(notation)
+			made[fmt.Sprint(n.number, after)]++
+			return n.encode(after)
+		}
+		o.events.Mail = func(item any) {
+			n := item.(int)
+			spliceTo(o.Loop, slots, n, func(stream int) bool { return want(n, stream) })
+		}
+	})
+	var clients []*notationReader
+	for range streams {
+		client := adopt(t, o, nil)
+		client.SetReadDeadline(time.Now().Add(20 * time.Second))
+		clients = append(clients, &notationReader{Reader: client, all: []byte("head")})
 	}
+	for n := 1; n <= texts; n++ {
+		if err := o.Post(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for stream, client := range clients {
+		checkSpliced(t, client, texts, func(n int) bool { return want(n, stream) })
+	}
+	o.Do(context.Background(), func() {
+		for stream, slot := range slots {
+			all := clients[stream].all
+			if sum, length := o.TextSum(slot); sum != crc32.ChecksumIEEE(all) || length != uint32(len(all)) {
+				t.Errorf("stream %d: the sum of %d bytes is %x for %d", stream, length, sum, len(all))
+			}
+			if at := o.LastWrite(slot); at == 0 || at > o.Tick() {
+				t.Errorf("stream %d last wrote at %d, and it is %d", stream, at, o.Tick())
+			}
+			if n := o.Queued(slot); n != 0 {
+				t.Errorf("stream %d has %d bytes queued", stream, n)
+			}
+		}
+		for what, times := range made {
+			if times != 1 {
+				t.Errorf("piece %s was made %d times", what, times)
+			}
+		}
+	})
 }
 
 // checkSpliced reads the head, and then all texts that a stream wants.

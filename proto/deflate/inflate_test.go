@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// sent is a message as a client sends it: compressed by the standard library.
-func sent(t testing.TB, text string) []byte {
+// compressed is text compressed by the standard library, up to what finish ends it with.
+func compressed(t testing.TB, text string, finish func(*flate.Writer) error) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w, err := flate.NewWriter(&out, flate.BestCompression)
@@ -19,27 +19,22 @@ func sent(t testing.TB, text string) []byte {
 	if _, err := w.Write([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Flush(); err != nil {
+	if err := finish(w); err != nil {
 		t.Fatal(err)
 	}
-	return bytes.TrimSuffix(out.Bytes(), []byte(syncMark))
+	return out.Bytes()
+}
+
+// sent is a message as a client sends it.
+func sent(t testing.TB, text string) []byte {
+	t.Helper()
+	return bytes.TrimSuffix(compressed(t, text, (*flate.Writer).Flush), []byte(syncMark))
 }
 
 // ended is a message whose sender ended its stream with a last block (RFC 7692, 7.2.3.4).
 func ended(t testing.TB, text string) []byte {
 	t.Helper()
-	var out bytes.Buffer
-	w, err := flate.NewWriter(&out, flate.BestCompression)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write([]byte(text)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return append(out.Bytes(), 0)
+	return append(compressed(t, text, (*flate.Writer).Close), 0)
 }
 
 func TestInflate(t *testing.T) {
