@@ -52,6 +52,8 @@ type DeskListener struct {
 	// its own, and userTimeout is what SetUserTimeout wants.
 	inherited   bool
 	userTimeout time.Duration
+	// passed says that the socket is another process's, whose options stay until we serve.
+	passed bool
 
 	room []byte // for a first look at what came; the poller's
 
@@ -97,7 +99,10 @@ func Listen(address string, reusePort bool) (*DeskListener, error) {
 
 // ListenOn takes over a listening TCP socket that was opened elsewhere, by systemd for instance.
 // The net.Listener is closed in any case; the socket stays open if the error is nil.
-func ListenOn(listener net.Listener) (*DeskListener, error) {
+func ListenOn(listener net.Listener) (*DeskListener, error) { return listenOn(listener, false) }
+
+// listenOn is ListenOn for a socket that is passed by another process, which serves on it, or is not.
+func listenOn(listener net.Listener, passed bool) (*DeskListener, error) {
 	defer listener.Close()
 	tcp, ok := listener.(*net.TCPListener)
 	if !ok {
@@ -109,7 +114,7 @@ func ListenOn(listener net.Listener) (*DeskListener, error) {
 	}
 	l := &DeskListener{
 		address: tcp.Addr(), gate: -1, bell: -1, socket: -1, reserve: -1, userTimeout: userTimeoutDefault,
-		polled: make(chan struct{}), stopped: make(chan struct{}),
+		polled: make(chan struct{}), stopped: make(chan struct{}), passed: passed,
 	}
 	var failure error
 	err = raw.Control(func(fd uintptr) { failure = l.open(int(fd)) })
@@ -130,13 +135,24 @@ const userTimeoutDefault = 30 * time.Second
 // it before the listener serves.
 func (l *DeskListener) SetUserTimeout(limit time.Duration) error {
 	l.userTimeout = limit
-	if !l.inherited {
-		return nil
-	}
-	if err := setSocketOptions(l.socket, limit); err != nil {
+	if err := l.setOptions(); err != nil {
 		return fmt.Errorf("netio: %w", err)
 	}
 	return nil
+}
+
+// setOptions sets on the listening socket what the accepted ones inherit.
+func (l *DeskListener) setOptions() error {
+	if l.passed {
+		return nil
+	}
+	err := setSocketOptions(l.socket, l.userTimeout)
+	// A socket that we were given may be one of Multipath TCP, which leaves some options to the
+	// accepted sockets.
+	if l.inherited = err == nil; errors.Is(err, syscall.ENOPROTOOPT) {
+		return nil
+	}
+	return err
 }
 
 // setSocketOptions sets on a listening socket what every accepted one inherits, which spares
@@ -165,11 +181,7 @@ func (l *DeskListener) open(socket int) (err error) {
 	if err = syscall.SetNonblock(l.socket, true); err != nil {
 		return fmt.Errorf("set non-blocking: %w", err)
 	}
-	// A socket that we were given may be one of Multipath TCP, which leaves some options to the
-	// accepted sockets.
-	err = setSocketOptions(l.socket, l.userTimeout)
-	l.inherited = err == nil
-	if err != nil && !errors.Is(err, syscall.ENOPROTOOPT) {
+	if err = l.setOptions(); err != nil {
 		return err
 	}
 	if l.gate, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
@@ -231,6 +243,10 @@ func (l *DeskListener) attach(d *Desk) error {
 	}
 	if l.desk != nil {
 		return errors.New("netio: the listener already serves a desk; open another one")
+	}
+	if l.passed {
+		l.passed = false
+		_ = l.setOptions() // else they are set on each accepted socket
 	}
 	l.desk = d
 	l.room = make([]byte, d.firstBytesMax())

@@ -54,8 +54,8 @@ func (l *DeskListener) Descriptor() int {
 	return l.socket
 }
 
-// ListenOnDescriptor takes over a listening TCP socket that came from another process. fd is closed in
-// any case; the socket stays open if the error is nil.
+// ListenOnDescriptor takes over a listening TCP socket that came from another process, whose options it
+// leaves as they are until it serves. fd is closed in any case; the socket stays open if the error is nil.
 func ListenOnDescriptor(fd int) (*DeskListener, error) {
 	syscall.CloseOnExec(fd)
 	file := os.NewFile(uintptr(fd), "listener")
@@ -64,5 +64,5 @@ func ListenOnDescriptor(fd int) (*DeskListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netio: take over the listening socket: %w", err)
 	}
-	return ListenOn(listener)
+	return listenOn(listener, true)
 }

@@ -3,6 +3,9 @@ package netio
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +20,11 @@ const revivalSlotMax = 1 << 28
 
 // SetDeaf makes the loop hear no socket until it is called again with false: nothing that peers send
 // is read, nobody's end is noticed, and a socket that had no room gets nothing more. Mail, timers,
-// work and writes go on.
-func (l *Loop) SetDeaf(deaf bool) { l.deaf = deaf }
+// work and writes go on, and nobody is closed for what could not be noticed.
+func (l *Loop) SetDeaf(deaf bool) {
+	l.deaf = deaf
+	l.nextStall = l.tick + stallCheck // until then what has room may be written to
+}
 
 // Descriptor is the socket of slot. It stays the loop's.
 func (l *Loop) Descriptor(slot Slot) int { return int(l.streams.At(uint32(slot)).fd) }
@@ -98,6 +104,7 @@ func (l *Loop) Revive(streams []Revival, generation uint32) error {
 		return err
 	}
 	l.generation = generation
+	l.nextStall = l.tick + stallCheck // what waits has not been tried to be written here yet
 	for i := range streams {
 		l.revive(&streams[i])
 	}
@@ -123,6 +130,23 @@ func CheckRevivals(loop int, streams []Revival) error {
 		taken[id.slot()] = true
 	}
 	return nil
+}
+
+// watchesMax is where the kernel says how many sockets all epoll instances of a user may watch.
+const watchesMax = "/proc/sys/fs/epoll/max_user_watches"
+
+// CheckWatches says whether so many sockets can be watched by all processes of this user together, as far
+// as that is known. Any goroutine.
+func CheckWatches(sockets int) error {
+	text, err := os.ReadFile(watchesMax)
+	if err != nil {
+		return nil // there is no such bound, or nobody may know it
+	}
+	most, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || sockets <= most {
+		return nil
+	}
+	return fmt.Errorf("netio: the kernel watches at most %d sockets for one user, and there would be %d: raise the sysctl fs.epoll.max_user_watches", most, sockets)
 }
 
 func (l *Loop) revive(from *Revival) {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -126,6 +128,15 @@ func TestReviveRefusesNames(t *testing.T) {
 	}
 }
 
+func TestCheckWatches(t *testing.T) {
+	if err := CheckWatches(1); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(watchesMax); err == nil && CheckWatches(1<<50) == nil {
+		t.Error("there is no bound, though the kernel has one")
+	}
+}
+
 // TestDeafLoopHearsNothing: what peers send waits, timers and mail go on, and then all is heard.
 func TestDeafLoopHearsNothing(t *testing.T) {
 	slots, timers := make(chan Slot, 1), make(chan Slot, 1)
@@ -150,6 +161,38 @@ func TestDeafLoopHearsNothing(t *testing.T) {
 	}
 	on(t, o, func() { o.SetDeaf(false) })
 	say(t, client, "", "heard")
+}
+
+// TestDeafLoopBlamesNobody: who reads while the loop does not notice is not closed for it, then or after.
+func TestDeafLoopBlamesNobody(t *testing.T) {
+	slots := make(chan Slot, 1)
+	o := startLoop(t, LoopOptions{StallLimit: time.Second}, nil, func(o *owner) {
+		o.events.Adopted = func(s Slot, _ any) { slots <- s }
+	})
+	client := adopt(t, o, nil)
+	slot := <-slots
+	whole := bytes.Repeat([]byte("0123456789"), 1<<20)
+	var until Tick
+	on(t, o, func() {
+		for piece := range slices.Chunk(whole, 50_000) {
+			o.SendBytes(slot, piece)
+		}
+		o.SetDeaf(true)
+		until = o.Tick() + 3*stallCheck
+	})
+	got := make(chan []byte)
+	go func() {
+		all := make([]byte, len(whole))
+		n, _ := io.ReadFull(client, all)
+		got <- all[:n]
+	}()
+	for passed := false; !passed; <-time.After(TickLength) {
+		on(t, o, func() { passed = o.Tick() >= until })
+	}
+	on(t, o, func() { o.SetDeaf(false) })
+	if all := <-got; !bytes.Equal(all, whole) {
+		t.Errorf("%d of %d bytes came", len(all), len(whole))
+	}
 }
 
 // TestUnsentIsWhatTheKernelHasNotTaken fills a socket, and reads what was sent and what is unsent.
@@ -276,5 +319,42 @@ func TestListenerIsPassed(t *testing.T) {
 	ask(address, "new")
 	if first.Hold() == nil {
 		t.Error("a listener that let go was held")
+	}
+}
+
+// TestPassedListenerKeepsItsOptions until the one that it was passed to serves: the other may be the one that
+// goes on.
+func TestPassedListenerKeepsItsOptions(t *testing.T) {
+	first, err := Listen("127.0.0.1:0", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := ListenOnDescriptor(copyOf(t, first.Descriptor()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	timeoutIs := func(want time.Duration) {
+		t.Helper()
+		got, err := unix.GetsockoptInt(first.Descriptor(), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+		if err != nil || time.Duration(got)*time.Millisecond != want {
+			t.Errorf("clients have %d ms (%v), want %v", got, err, want)
+		}
+	}
+	const other = userTimeoutDefault - time.Second
+	if err := second.SetUserTimeout(other); err != nil {
+		t.Fatal(err)
+	}
+	timeoutIs(userTimeoutDefault)
+	desk, err := NewDesk(DeskOptions{Adopt: adoptNothing, Handler: http.NotFoundHandler()})
+	if err == nil {
+		err = desk.Start(second)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	timeoutIs(other)
+	if err := shutDown(desk, 5*time.Second); err != nil {
+		t.Error(err)
 	}
 }

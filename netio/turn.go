@@ -36,7 +36,7 @@ func (l *Loop) turn(more bool) bool {
 	l.readAll(l.epollEvents[:n])
 	more = l.handleMail()
 	more = l.runTimers() || more
-	if l.tick >= l.nextStall {
+	if l.tick >= l.nextStall && !l.deaf {
 		l.nextStall = l.tick + stallCheck
 		l.closeStalled()
 	}
