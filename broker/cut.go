@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
 )
 
 const (
-	// cutHeldBytesMax bounds the payloads that a cut holds back, in bytes.
+	// cutHeldBytesMax bounds what a cut holds back, in bytes, with cutHeldOverhead for each event.
 	cutHeldBytesMax = 64 << 20
+	cutHeldOverhead = 128
 	// cutTimeout bounds a command of a cut to Redis.
 	cutTimeout = 2 * time.Second
 	// cutWatch is how often a cut that waits looks whether its connections live.
@@ -39,11 +41,12 @@ const (
 // behind it waits on either side until [Cut.Release]. States and logs are not divided: they have
 // positions.
 //
-// That holds as long as each connection lives, which [Cut.Check] tells. Methods are safe for use by
-// many goroutines.
+// That holds as long as each connection lives and no channel moves from one to another, which [Cut.Check]
+// tells. Methods are safe for use by many goroutines.
 type Cut struct {
 	broker *Redis
 	side   Side
+	lost   atomic.Bool // a subscription was lost, by whatever
 
 	mutex    sync.Mutex // guards all below; a callback may run under it
 	name     string     // of the mark's channel, as Redis knows it; "": nobody listens yet
@@ -71,7 +74,7 @@ type heldEvent struct {
 // Errors of a cut.
 var (
 	errCutAway   = errors.New("Redis does not deliver on every node now")
-	errCutLost   = errors.New("a connection to Redis was lost, or a node came or went, meanwhile")
+	errCutLost   = errors.New("a connection to Redis was lost, a node came or went, or a slot moved, meanwhile")
 	errCutHeld   = fmt.Errorf("more than %d MiB of events came meanwhile", cutHeldBytesMax>>20)
 	errCutSecond = errors.New("the events of this broker are being divided already")
 )
@@ -92,6 +95,7 @@ func (r *Redis) Divide(side Side) (*Cut, error) {
 // not deliver.
 func (c *Cut) Listen(ctx context.Context, name string) (servers []string, err error) {
 	r := c.broker
+	c.lost.Store(false) // first: of what is lost from here on something is missed behind the mark, or before it
 	if !r.Health().Delivering {
 		return nil, errCutAway
 	}
@@ -214,7 +218,7 @@ func (c *Cut) Check() error {
 	if c.bytes > cutHeldBytesMax {
 		return errCutHeld
 	}
-	if len(sessions) != len(c.places) {
+	if c.lost.Load() || len(sessions) != len(c.places) {
 		return errCutLost
 	}
 	for _, s := range sessions {
@@ -272,7 +276,7 @@ func (c *Cut) takes(s *session, wire, payload string, event heldEvent) bool {
 		return true
 	case place.passed:
 		c.held = append(c.held, event)
-		c.bytes += len(event.payload)
+		c.bytes += len(event.channel) + len(event.payload) + cutHeldOverhead
 		return true
 	default:
 		return c.side == After

@@ -200,3 +200,64 @@ func TestCutNoticesALostConnection(t *testing.T) {
 		t.Error("there are two cuts at once")
 	}
 }
+
+// TestCutNoticesAMovedSlot: what is published on a channel while it moves to another node's connection may
+// have been missed on either side.
+func TestCutNoticesAMovedSlot(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t, 3)
+	h := divideBetween(t, cluster.URL(), sharded("a:1"))
+	h.mark(t)
+	slot := cluster.Slot(t, "cut:a:1")
+	from, to := cluster.Owner(slot), cluster.Nodes[0]
+	if from == to {
+		to = cluster.Nodes[1]
+	}
+	for _, cut := range []*broker.Cut{h.cutFirst, h.cutSecond} {
+		if err := cut.Check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cluster.Migrate(t, slot, from, to)
+	deadline := time.Now().Add(cutPatience)
+	for _, cut := range []*broker.Cut{h.cutFirst, h.cutSecond} {
+		for cut.Check() == nil {
+			if time.Now().After(deadline) {
+				t.Fatal("a cut is still whole, though a channel has moved")
+			}
+			<-time.After(time.Millisecond)
+		}
+		cut.Release()
+	}
+}
+
+// TestRenew: what is subscribed to is handed over and confirmed as at the beginning, though nothing changed.
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	client := clientOf(t, server)
+	do(t, client, words("SET value 1", "XADD entries 5-1 data 1")...)
+	value, entries := state("value"), logOf("entries")
+	r, recorder, _ := start(t, broker.RedisOptions{URL: server.URL()})
+	ready(t, r, recorder, value, entries)
+	r.Renew(plain("value"))  // no key
+	r.Renew(state("nobody")) // nobody subscribed to it
+	for _, sub := range []broker.Subscription{value, entries} {
+		r.Renew(sub)
+		recorder.WaitConfirmed(t, sub, 2)
+	}
+	if values := recorder.Values("value"); !slices.Equal(values, []string{"1", "1"}) {
+		t.Errorf("the values are %q", values)
+	}
+	want := broker.LogUpdate{Channel: "entries", From: broker.Position{Milliseconds: 5, Sequence: 1}}
+	for _, update := range recorder.Updates("entries") {
+		if update.From != want.From || update.Hole || len(update.Entries) != 0 {
+			t.Errorf("an update is %+v, want %+v", update, want)
+		}
+	}
+	do(t, client, words("SET value 2", "XADD entries 5-2 data 2")...)
+	recorder.WaitValue(t, "value", "2")
+	if got := recorder.WaitEntries(t, "entries", 1); !slices.Equal(got, []string{"2"}) {
+		t.Errorf("the entries are %q", got)
+	}
+}

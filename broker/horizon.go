@@ -210,5 +210,20 @@ func (r *Redis) forsake(index uint32, e *entry) {
 	}
 }
 
+// Renew has a State or a Log that is subscribed to read again, from now on: a read that is under way does
+// not count. What it holds is handed over as at the beginning of a subscription, of a Log where it ends, and
+// then confirmed again.
+func (r *Redis) Renew(sub Subscription) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	index, e := r.table.find(sub.Kind, sub.Channel)
+	if e == nil || !e.has(flagWanted) || !sub.Kind.keyed() {
+		return
+	}
+	r.forsake(index, e)
+	r.table.key(e).flags |= keyFresh | keyOwed
+	r.enqueue(index, e)
+}
+
 // nowFine is the current time in milliseconds.
 func (r *Redis) nowFine() tickFine { return tickFine(time.Since(r.made) / time.Millisecond) }

@@ -204,5 +204,8 @@ func (r *Redis) tellLost(lost []Subscription) {
 		return
 	}
 	r.losses.Add(uint64(len(lost)))
+	if cut := r.cut.Load(); cut != nil {
+		cut.lost.Store(true)
+	}
 	r.tell(func() { r.callbacks.Lost(lost) })
 }
