@@ -32,7 +32,7 @@ type LegacyChannel struct {
 	Position broker.Position // of a log
 	Value    [32]byte        // of a state: the hash of its value; zero: it has none
 	// Of events that are kept for replays: who had the event with the number Since, or a later one, has
-	// missed nothing but what is kept; and the last number that is no longer kept. 0: not known.
+	// missed nothing but what is kept or was; and the last number that is no longer kept. 0: not known.
 	Since, Dropped uint64
 }
 
@@ -133,24 +133,27 @@ func (h *Hub) Kept(after uint64) []Kept {
 	return kept
 }
 
-// Held gives the channels that nobody hears and that are held for clients that may come back.
+// Held gives the channels that nobody hears and that are held for clients that may come back. One
+// that the broker has not confirmed is not among them: what is kept of it is not whole.
 func (h *Hub) Held() []string {
 	h.rings.mutex.Lock()
-	defer h.rings.mutex.Unlock()
-	return slices.Collect(maps.Keys(h.rings.holds))
+	held := slices.Collect(maps.Keys(h.rings.holds))
+	h.rings.mutex.Unlock()
+	return slices.DeleteFunc(held, func(channel string) bool { return !h.IsConfirmed(channel) })
 }
 
-// behind gives what is kept with a number above after, in no order.
+// behind gives what is kept with a number above after, in no order. What is too old, and not forgotten
+// yet, is among it: who missed it must not be told that nothing was missed.
 func (r *rings) behind(after uint64) (kept []Kept) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	now := netio.Clock()
 	for name, one := range r.byName {
 		for _, k := range one.kept[one.first:] {
-			if k.post.order > after && k.until > now {
+			if k.post.order > after {
 				kept = append(kept, Kept{
 					Channel: name, ID: k.post.event.ID(), Payload: k.post.event.Payload(),
-					Order: k.post.order, Left: time.Duration(k.until - now),
+					Order: k.post.order, Left: time.Duration(max(k.until-now, 0)),
 				})
 			}
 		}
@@ -253,6 +256,10 @@ func (s *Shard) Carry(slot netio.Slot) Carried {
 	s.each(m, func(sub *subscription) bool {
 		c := s.channels.At(sub.channel)
 		one := CarriedSubscription{Channel: strings.Clone(s.text(c)), Kind: c.kind, Confirmed: sub.position&askedBit == 0}
+		if one.Confirmed && !c.has(channelConfirmed) {
+			// Events were lost, which the stream is told when the broker confirms again: elsewhere now.
+			one.Confirmed, one.From = false, From{Kind: FromUnknown}
+		}
 		if b != nil {
 			if r := b.find(sub.channel); r != nil {
 				one.take(r)
@@ -267,7 +274,7 @@ func (s *Shard) Carry(slot netio.Slot) Carried {
 // take notes where a stream is that is not where its channel is.
 func (c *CarriedSubscription) take(r *record) {
 	c.Owed, c.Reason = r.owed, r.reason
-	if r.from != nil {
+	if r.from != nil && c.From.Kind != FromUnknown {
 		c.From = *r.from
 	}
 	switch r.state {

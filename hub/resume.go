@@ -9,6 +9,36 @@ import (
 	"github.com/millrace/millrace/proto"
 )
 
+// CatchUp has those states and logs read again of which this hub knows another value, or less, than the
+// streams of the hub that left legacy were sent, and gives their channels. Once they are confirmed again
+// ([Hub.IsConfirmed]), and [Hub.HandOverPaced] was called, what is known of them is at least as new. No stream
+// of this hub may hear any of them yet. renew is [broker.Redis.Renew].
+func (h *Hub) CatchUp(legacy *Legacy, renew func(broker.Subscription)) (asked []string) {
+	h.HandOverPaced() // what is held back here may be what they were sent
+	for channel, left := range legacy.Channels {
+		if h.directory.renew(channel, left, renew) {
+			asked = append(asked, channel)
+		}
+	}
+	return asked
+}
+
+// renew has a state or log read again that stands elsewhere than left says, or before that, and counts it
+// as not confirmed until then.
+func (d *directory) renew(channel string, left LegacyChannel, renew func(broker.Subscription)) bool {
+	s := d.stripe(channel)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	number := s.names.Find(channel)
+	now, known := s.now[number]
+	if !known || valueHash(now) == left.Value && !now.position.Before(left.Position) {
+		return false
+	}
+	s.at(number).since = shortNumber{}
+	renew(d.subscription(channel))
+	return true
+}
+
 // Succeed makes the hub the successor of the one that left legacy: its numbers go on behind the
 // other's, and with what that kept, in the order of its numbers, clients that come back go on as they
 // would have there. Channels of which nothing was kept count as whole from the other's last event on.
@@ -24,13 +54,16 @@ func (h *Hub) Succeed(legacy *Legacy, kept []Kept) {
 		}
 	}
 	for i := range kept {
-		h.restore(&kept[i], legacy.Channels[kept[i].Channel].Dropped)
+		h.restore(&kept[i])
+	}
+	for channel, one := range legacy.Channels {
+		h.forgot(channel, one.Dropped)
 	}
 }
 
 // restore keeps an event that another hub kept. Of one that can't be made again it is noted that it is
 // gone.
-func (h *Hub) restore(kept *Kept, dropped uint64) {
+func (h *Hub) restore(kept *Kept) {
 	channel, err := proto.ParseChannel(kept.Channel)
 	if err != nil {
 		return
@@ -45,21 +78,29 @@ func (h *Hub) restore(kept *Kept, dropped uint64) {
 	}
 	event, err := make(channel, kept.ID, kept.Payload)
 	if err != nil {
-		h.rings.forgot(kept.Channel, kept.Order)
+		h.forgot(kept.Channel, kept.Order)
 		return
 	}
 	born := netio.Clock() + int64(min(kept.Left, rules.Replay.TTL)-rules.Replay.TTL)
 	h.rings.keep(rules.Replay, &publication{event: event, order: kept.Order, born: born})
-	h.rings.forgot(kept.Channel, dropped)
 }
 
 // forgot notes that the events of a channel up to a number are not kept.
-func (r *rings) forgot(channel string, order uint64) {
+func (h *Hub) forgot(channel string, order uint64) {
+	if !h.rings.forgot(channel, order) {
+		h.directory.raise(channel, order) // where nothing is kept at all
+	}
+}
+
+// forgot reports whether something is kept of the channel, and if so notes up to which number nothing is.
+func (r *rings) forgot(channel string, order uint64) bool {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if one := r.byName[channel]; one != nil {
+	one := r.byName[channel]
+	if one != nil {
 		one.dropped = max(one.dropped, order)
 	}
+	return one != nil
 }
 
 // setSince notes from which number on the memory of a confirmed channel is whole.
@@ -169,10 +210,13 @@ func (r *Resumption) place(slot netio.Slot, m *member, index uint32, sub *Carrie
 			}
 			after = stands.Position
 		}
-		flow := s.flows[index]
-		if sub.State == CarriedReading || after.Before(flow) {
+		switch flow := s.flows[index]; {
+		case sub.State == CarriedReading || after.Before(flow):
 			state = recordReading
-		} else if after == flow {
+		case after == flow:
+			return
+		case sub.State == CarriedLive: // since CatchUp the log has lost its end, or is another one
+			s.wait(slot, m, index, From{Kind: FromUnknown})
 			return
 		}
 	default:
