@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -85,6 +86,10 @@ func TestWhatMovesIsNoChange(t *testing.T) {
 func TestNumbersThatAreTold(t *testing.T) {
 	for name, number := range map[string][2]int{
 		"FormSSE": {int(proto.FormSSE), 0}, "FormSSEPlain": {int(proto.FormSSEPlain), 1}, "FormText": {int(proto.FormText), 2}, "FormEnvelope": {int(proto.FormEnvelope), 3},
+		"FormSSEGzip": {int(proto.FormSSEGzip), 6}, "FormSSEPlainGzip": {int(proto.FormSSEPlainGzip), 7},
+		"FormTextDeflate": {int(proto.FormTextDeflate), 10}, "FormEnvelopeDeflate": {int(proto.FormEnvelopeDeflate), 11},
+		"FormSSEPacked": {int(proto.FormSSEPacked), 12}, "FormSSEPlainPacked": {int(proto.FormSSEPlainPacked), 13},
+		"FormTextPacked": {int(proto.FormTextPacked), 16}, "FormEnvelopePacked": {int(proto.FormEnvelopePacked), 17},
 		"Plain": {int(broker.Plain), 0}, "Sharded": {int(broker.Sharded), 1}, "Pattern": {int(broker.Pattern), 2}, "State": {int(broker.State), 3}, "Log": {int(broker.Log), 4},
 		"GapSlow": {int(proto.GapSlow), 0}, "GapBroker": {int(proto.GapBroker), 1}, "GapTrimmed": {int(proto.GapTrimmed), 2},
 		"GapRewound": {int(proto.GapRewound), 3}, "GapUnknownPosition": {int(proto.GapUnknownPosition), 4},
@@ -171,8 +176,52 @@ func TestLegacyComesBack(t *testing.T) {
 	}
 }
 
+// TestTimeGoesOn: the clocks of the new loops are where those of the old ones are, however long the new
+// process took to start: on them stand the ends of tokens.
+func TestTimeGoesOn(t *testing.T) {
+	for name, test := range map[string]struct {
+		clock       time.Duration
+		least, most netio.Tick
+	}{
+		"at once":                 {machineTime(), 101, 200},
+		"after some seconds":      {machineTime() - 5*time.Second, 151, 250},
+		"it is not known when":    {0, 101, 101},
+		"after longer than it is": {machineTime() - time.Hour, 101 + ticks(startTimeout), 101 + ticks(startTimeout)},
+		"before it began":         {machineTime() + time.Hour, 101, 101},
+	} {
+		from := heritage{ticks: []netio.Tick{100}, clock: test.clock}
+		if tick := from.firstTick(0); tick < test.least || tick > test.most {
+			t.Errorf("%s: the loop begins at %d, want %d to %d", name, tick, test.least, test.most)
+		}
+	}
+}
+
+func TestLastOf(t *testing.T) {
+	for _, test := range []struct{ once, now, want netio.Tick }{
+		{100, 100, 100}, {90, 100, 90}, {71, 100, 71}, {70, 100, 100}, {5, 100, 95}, {120, 100, 100},
+	} {
+		if last := lastOf(test.once, test.now, 30); last != test.want {
+			t.Errorf("once at %d, and each 30: at %d it was last at %d, want %d", test.once, test.now, last, test.want)
+		}
+	}
+}
+
+// TestPanicIsAFailure: whoever cannot tell of a stream must not cost the process anything.
+func TestPanicIsAFailure(t *testing.T) {
+	log := newLoopLog(slog.New(slog.DiscardHandler))
+	defer log.close()
+	p := &part{}
+	func() {
+		defer p.guard(log)
+		panic("a defect")
+	}()
+	if p.failure == nil || !strings.Contains(p.failure.Error(), "a defect") {
+		t.Errorf("it failed with %v", p.failure)
+	}
+}
+
 func TestHelloComesBack(t *testing.T) {
-	told := hello{software: "v1", epoch: "abc", ticks: []netio.Tick{1, 2}, admin: true, plain: "127.0.0.1:7000"}
+	told := hello{software: "v1", epoch: "abc", ticks: []netio.Tick{1, 2}, clock: time.Hour, admin: true, plain: "127.0.0.1:7000"}
 	back, err := parseHello(told.append(nil))
 	if diff := cmp.Diff(told, back, cmp.AllowUnexported(hello{})); diff != "" || err != nil {
 		t.Error(diff, err)

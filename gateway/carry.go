@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -59,6 +61,22 @@ func (p *part) close() {
 	p.descriptors = nil
 }
 
+// closeBehind closes a part that the loop may still be at, once that is done with it.
+func (p *part) closeBehind(loop *netio.Loop) {
+	if loop.Do(context.Background(), p.close) != nil {
+		p.close() // the loop is over
+	}
+}
+
+// guard turns a panic of whoever fills the part into its failure: an upgrade must not cost this process
+// anything.
+func (p *part) guard(log *loopLog) {
+	if value := recover(); value != nil {
+		log.write(slog.LevelError, "a stream could not be told of; nothing is handed over", "panic", value, "stack", string(debug.Stack()))
+		p.failure = fmt.Errorf("a stream could not be told of: %v", value)
+	}
+}
+
 // send tells the successor a part, which it closes.
 func (h *handOver) send(ctx context.Context, p *part) error {
 	defer p.close()
@@ -81,11 +99,11 @@ func (h *handOver) copyStreams(ctx context.Context) error {
 		for next := netio.Slot(1); next != 0; {
 			p := &part{}
 			err := s.loop.Do(ctx, func() {
-				if ctx.Err() == nil { // else nobody would close what is copied
-					next = h.copies.collect(s, p, next, nil)
-				}
+				defer p.guard(h.gateway.loopLog)
+				next = h.copies.collect(s, p, next, nil)
 			})
 			if err != nil {
+				h.gateway.spawned.Go(func() { p.closeBehind(s.loop) })
 				return err
 			}
 			if next == 0 {
@@ -280,6 +298,9 @@ func (s *stands) decide(taken bool) {
 // gather brings what the loop was told into the queues of its streams, and collects what the
 // successor does not know.
 func (s *stands) gather(one *sessions, into *stand) {
+	whole := &part{}
+	into.parts = append(into.parts, whole)
+	defer whole.guard(one.gateway.loopLog)
 	one.shard.Settle()
 	for slot := netio.Slot(1); slot <= one.highest; slot++ {
 		if one.at(slot).flags&sessionHere != 0 && one.loop.Open(slot) {
@@ -289,9 +310,8 @@ func (s *stands) gather(one *sessions, into *stand) {
 	frames := make(map[uint64][]byte)
 	for next := netio.Slot(1); next != 0; {
 		p := &part{}
-		next = s.copies.collect(one, p, next, frames)
-		into.parts = append(into.parts, p)
-		if p.failure != nil {
+		into.parts = append(into.parts, p) // first: what it has is closed, whatever becomes of the rest
+		if next = s.copies.collect(one, p, next, frames); p.failure != nil {
 			return
 		}
 	}

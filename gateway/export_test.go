@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/council"
+	"github.com/millrace/millrace/netio/handoff"
 )
 
 // Timings are shorter waits for a test; zero is the promised one.
@@ -14,18 +15,30 @@ type Timings struct {
 	Council                                                 council.Timings
 }
 
+func (t Timings) completed() timings {
+	return timings{
+		keepAlive: cmp.Or(t.KeepAlive, contractTimings.keepAlive),
+		heartbeat: cmp.Or(t.Heartbeat, contractTimings.heartbeat),
+		silence:   cmp.Or(t.Silence, contractTimings.silence),
+		confirm:   cmp.Or(t.Confirm, contractTimings.confirm),
+		message:   cmp.Or(t.Message, contractTimings.message),
+		follow:    cmp.Or(t.Follow, contractTimings.follow),
+		council:   t.Council,
+	}
+}
+
 // NewWithTimings is New with other waits than the promised ones.
 func NewWithTimings(options Options, waits Timings) (*Gateway, error) {
-	return newGateway(options, timings{
-		keepAlive: cmp.Or(waits.KeepAlive, contractTimings.keepAlive),
-		heartbeat: cmp.Or(waits.Heartbeat, contractTimings.heartbeat),
-		silence:   cmp.Or(waits.Silence, contractTimings.silence),
-		confirm:   cmp.Or(waits.Confirm, contractTimings.confirm),
-		message:   cmp.Or(waits.Message, contractTimings.message),
-		follow:    cmp.Or(waits.Follow, contractTimings.follow),
-		council:   waits.Council,
-	})
+	return newGateway(options, waits.completed())
 }
+
+// InheritWithTimings is Inherit likewise.
+func InheritWithTimings(ctx context.Context, options Options, waits Timings, conn *handoff.Conn) (*Gateway, error) {
+	return inherit(ctx, options, waits.completed(), conn, "new")
+}
+
+// MessageListen is the message by which a new gateway is told to hear what the old one hears.
+const MessageListen = messageListen
 
 // StickLoop keeps a loop from turning, and returns once it does not, until release is called.
 func (g *Gateway) StickLoop(index int) (release func()) {

@@ -180,7 +180,7 @@ func (h *handOver) greet(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	words := hello{software: h.software, epoch: g.epoch, admin: g.adminListener != nil, plain: redis.PlainNode()}
+	words := hello{software: h.software, epoch: g.epoch, clock: machineTime(), admin: g.adminListener != nil, plain: redis.PlainNode()}
 	for _, loop := range g.loops {
 		if err := loop.Do(ctx, func() { words.ticks = append(words.ticks, loop.Tick()) }); err != nil {
 			return err

@@ -92,6 +92,12 @@ func between(t testing.TB, meddle func(number int, m *handoff.Message) fate) (ol
 // results says who serves.
 func (h *house) tryHandOver(t testing.TB, options gateway.Options, meddle func(int, *handoff.Message) fate) (heir *house, err error) {
 	t.Helper()
+	return h.tryHandOverTo(t, options, gateway.Timings{}, meddle)
+}
+
+// tryHandOverTo is tryHandOver to a gateway with other waits.
+func (h *house) tryHandOverTo(t testing.TB, options gateway.Options, waits gateway.Timings, meddle func(int, *handoff.Message) fate) (heir *house, err error) {
+	t.Helper()
 	oldEnd, heirEnd := between(t, meddle)
 	type inherited struct {
 		gateway *gateway.Gateway
@@ -100,7 +106,7 @@ func (h *house) tryHandOver(t testing.TB, options gateway.Options, meddle func(i
 	made := make(chan inherited, 1)
 	go func() {
 		var got inherited
-		got.gateway, got.err = gateway.Inherit(context.Background(), completed(options), heirEnd, "new")
+		got.gateway, got.err = gateway.InheritWithTimings(context.Background(), completed(options), waits, heirEnd)
 		heirEnd.Close()
 		made <- got
 	}()

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/hub"
@@ -40,12 +40,14 @@ const (
 	helloTick     = 4 // of each loop, in order
 	helloPlain    = 6 // address of the node of a Cluster from which plain channels are had
 	helloAdmin    = 5 // there where a second listener, for operators, comes behind the first
+	helloClock    = 7 // when the ticks were read: machineTime, in nanoseconds
 )
 
 // hello is the first message. Its descriptors are the token, the listener, and that of operators.
 type hello struct {
 	software, epoch string
-	ticks           []netio.Tick // of each loop
+	ticks           []netio.Tick  // of each loop
+	clock           time.Duration // machineTime, a little before they were read
 	admin           bool
 	plain           string // broker.RedisOptions.PlainOn
 }
@@ -57,6 +59,7 @@ func (h *hello) append(to []byte) []byte {
 	for _, tick := range h.ticks {
 		to = handoff.AppendNumber(to, handoff.Must(helloTick), uint64(tick))
 	}
+	to = appendNumber(to, handoff.May(helloClock), uint64(h.clock))
 	to = appendText(to, handoff.May(helloPlain), h.plain)
 	return appendFlag(to, handoff.Must(helloAdmin), h.admin)
 }
@@ -75,6 +78,10 @@ func parseHello(body []byte) (h hello, err error) {
 			var tick uint64
 			tick, err = f.Bounded(1<<32 - 1)
 			h.ticks = append(h.ticks, netio.Tick(tick))
+		case helloClock:
+			var clock uint64
+			clock, err = f.Bounded(1<<63 - 1)
+			h.clock = time.Duration(clock)
 		case helloAdmin:
 			h.admin = true
 		case helloPlain:
@@ -92,6 +99,13 @@ func parseHello(body []byte) (h hello, err error) {
 		err = fmt.Errorf("%w: an epoch %q and %d loops", handoff.ErrMalformed, h.epoch, len(h.ticks))
 	}
 	return h, err
+}
+
+// machineTime is a clock that all processes of the machine share, and that nobody sets.
+func machineTime() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // fails where there is no such clock
+	return time.Duration(now.Nano())
 }
 
 // Fields of streams.
@@ -225,8 +239,7 @@ func (l *legacy) messages() (bodies [][]byte) {
 	for _, generation := range l.generations {
 		body = handoff.AppendNumber(body, handoff.Must(legacyGeneration), uint64(generation))
 	}
-	for _, name := range slices.Sorted(maps.Keys(l.hub.Channels)) {
-		channel := l.hub.Channels[name]
+	for name, channel := range l.hub.Channels {
 		body = handoff.AppendFields(body, handoff.Must(legacyChannel), func(to []byte) []byte {
 			to = handoff.Append(to, handoff.Must(channelName), name)
 			to = appendNumber(to, handoff.Must(channelTime), channel.Position.Milliseconds)
@@ -339,4 +352,66 @@ func (g *Gateway) redisOf() (*broker.Redis, error) {
 		return nil, errors.New("gateway: without Redis there is nothing that two processes could share: events, states and logs are in the memory of one; restart it instead")
 	}
 	return redis, nil
+}
+
+// heritage is what a gateway has of the one before it. One that has none before it has nothing but a
+// name.
+type heritage struct {
+	epoch                   string
+	ticks                   []netio.Tick        // of each loop
+	clock                   time.Duration       // machineTime, when they were read; 0: not known
+	plain                   string              // broker.RedisOptions.PlainOn
+	listener, adminListener *netio.DeskListener // until they are in use
+	token                   *handoff.Token
+	cut                     *broker.Cut
+
+	streams  []map[netio.ID]*inheritedStream // of each loop
+	frames   []map[uint64][]byte             // of each loop: bytes that wait for streams
+	rest     legacy
+	interest map[string]func() // channels that streams hear; each ends the interest in one
+}
+
+// inheritedStream is a stream that still is the other's.
+type inheritedStream struct {
+	*carriedStream
+	fd int
+}
+
+// divide has all events passed over that are the predecessor's.
+func (h *heritage) divide(redis *broker.Redis) (err error) {
+	if h.token != nil {
+		h.cut, err = redis.Divide(broker.After)
+	}
+	return err
+}
+
+// firstTick is the time that a loop begins at: never before that of the loop whose streams it gets, and
+// hardly behind it.
+func (h *heritage) firstTick(loop int) netio.Tick {
+	if loop >= len(h.ticks) {
+		return 0
+	}
+	passed := time.Duration(0)
+	if h.clock > 0 {
+		passed = min(max(machineTime()-h.clock, 0), startTimeout)
+	}
+	return h.ticks[loop] + netio.Tick(passed/netio.TickLength) + 1
+}
+
+// close lets go of what is not in use.
+func (h *heritage) close() {
+	for _, listener := range []*netio.DeskListener{h.listener, h.adminListener} {
+		if listener != nil {
+			_ = listener.Close()
+		}
+	}
+	if h.token != nil {
+		h.token.Close()
+	}
+	for _, streams := range h.streams {
+		for _, one := range streams {
+			_ = unix.Close(one.fd)
+		}
+		clear(streams)
+	}
 }

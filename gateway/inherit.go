@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/hub"
 	"github.com/millrace/millrace/netio"
@@ -27,67 +26,12 @@ import (
 const (
 	// readyTimeout is how long a new gateway may take to reach Redis, and the keys of tokens.
 	readyTimeout = 45 * time.Second
-	// markTimeout is how long the mark may take, which the old gateway has seen already.
+	// markTimeout is how long the mark may take, which the old gateway has seen already, and then what has
+	// to be read again.
 	markTimeout = 5 * time.Second
 	// inheritPoll is how often a new gateway looks whether what it waits for has come.
 	inheritPoll = 5 * time.Millisecond
 )
-
-// heritage is what a gateway has of the one before it. One that has none before it has nothing but a
-// name.
-type heritage struct {
-	epoch                   string
-	ticks                   []netio.Tick        // of each loop
-	plain                   string              // broker.RedisOptions.PlainOn
-	listener, adminListener *netio.DeskListener // until they are in use
-	token                   *handoff.Token
-	cut                     *broker.Cut
-
-	streams  []map[netio.ID]*inheritedStream // of each loop
-	frames   []map[uint64][]byte             // of each loop: bytes that wait for streams
-	rest     legacy
-	interest map[string]func() // channels that streams hear; each ends the interest in one
-}
-
-// inheritedStream is a stream that still is the other's.
-type inheritedStream struct {
-	*carriedStream
-	fd int
-}
-
-// divide has all events passed over that are the predecessor's.
-func (h *heritage) divide(redis *broker.Redis) (err error) {
-	if h.token != nil {
-		h.cut, err = redis.Divide(broker.After)
-	}
-	return err
-}
-
-// firstTick is the time that a loop begins at: never before that of the loop whose streams it gets.
-func (h *heritage) firstTick(loop int) netio.Tick {
-	if loop < len(h.ticks) {
-		return h.ticks[loop] + 1
-	}
-	return 0
-}
-
-// close lets go of what is not in use.
-func (h *heritage) close() {
-	for _, listener := range []*netio.DeskListener{h.listener, h.adminListener} {
-		if listener != nil {
-			_ = listener.Close()
-		}
-	}
-	if h.token != nil {
-		h.token.Close()
-	}
-	for _, streams := range h.streams {
-		for _, one := range streams {
-			_ = unix.Close(one.fd)
-		}
-		clear(streams)
-	}
-}
 
 // Inherit makes a gateway that goes on with the streams and the listeners of another process, whose
 // [Gateway.HandOver] has the other end of conn. When it returns the gateway has all streams, and
@@ -172,7 +116,9 @@ func (i *inheriting) answer(ctx context.Context, m *handoff.Message) (body []byt
 	case messageLegacy:
 		err := i.from.rest.take(m.Body)
 		for _, name := range i.from.rest.held {
-			i.want(name)
+			if !i.listened { // else it was not heard from the mark on, and is not whole here
+				i.want(name)
+			}
 		}
 		i.from.rest.held = nil
 		return nil, err
@@ -201,7 +147,7 @@ func (i *inheriting) begin(ctx context.Context, m *handoff.Message) ([]byte, err
 	}
 	fds := m.Descriptors
 	m.Descriptors = nil
-	i.from = heritage{epoch: words.epoch, ticks: words.ticks, plain: words.plain, token: handoff.TokenFrom(fds[0]), interest: make(map[string]func())}
+	i.from = heritage{epoch: words.epoch, ticks: words.ticks, clock: words.clock, plain: words.plain, token: handoff.TokenFrom(fds[0]), interest: make(map[string]func())}
 	for range words.ticks {
 		i.from.streams = append(i.from.streams, make(map[netio.ID]*inheritedStream))
 		i.from.frames = append(i.from.frames, make(map[uint64][]byte))
@@ -346,6 +292,13 @@ func (i *inheriting) listen(ctx context.Context, body []byte) (answer []byte, er
 	if mark == "" || i.listened {
 		return nil, fmt.Errorf("%w: a mark without a name, or a second one", handoff.ErrMalformed)
 	}
+	count := 0
+	for _, streams := range i.from.streams {
+		count += len(streams)
+	}
+	if err := netio.CheckWatches(2 * count); err != nil { // for a moment both processes watch them
+		return nil, err
+	}
 	servers, err := i.from.cut.Listen(ctx, mark)
 	if err != nil {
 		return nil, err
@@ -419,6 +372,28 @@ func (i *inheriting) isWhole(ctx context.Context) error {
 	if !i.hearsAll() {
 		return errors.New("a channel is no longer confirmed by Redis")
 	}
+	if err := i.catchUp(limited); err != nil {
+		return err
+	}
+	return i.from.cut.Check()
+}
+
+// catchUp returns when what is known here of states and logs is at least as new as what streams were sent:
+// both processes read them, and the other one may have been faster. Where they differ they are read again.
+func (i *inheriting) catchUp(ctx context.Context) error {
+	redis, err := i.gateway.redisOf()
+	if err != nil {
+		return err
+	}
+	h := i.gateway.hub
+	asked := h.CatchUp(&i.from.rest.hub, redis.Renew)
+	err = waitUntil(ctx, markTimeout, func() bool {
+		return !slices.ContainsFunc(asked, func(channel string) bool { return !h.IsConfirmed(channel) })
+	})
+	if err != nil {
+		return fmt.Errorf("states and logs that the streams have could not be read: %w", err)
+	}
+	h.HandOverPaced()
 	return nil
 }
 
@@ -436,6 +411,9 @@ func revivalsOf(streams map[netio.ID]*inheritedStream) []netio.Revival {
 // goOn begins to serve the streams. Nothing can go wrong here that could be undone.
 func (i *inheriting) goOn() {
 	g := i.gateway
+	// What is delivered here before Redis has it would miss the streams that are not here yet.
+	g.publishing.Lock()
+	defer g.publishing.Unlock()
 	g.hub.Succeed(&i.from.rest.hub, i.from.rest.kept)
 	var going sync.WaitGroup
 	for loop, s := range g.sessions {

@@ -12,6 +12,9 @@ import (
 // loop.
 func (s *sessions) goOn(loop int, from *heritage) {
 	streams := from.streams[loop]
+	for _, one := range streams {
+		s.bringUpToDate(one.carriedStream)
+	}
 	if err := s.loop.Revive(revivalsOf(streams), from.rest.generations[loop]); err != nil {
 		panic(err) // all that it refuses was looked at before
 	}
@@ -31,6 +34,24 @@ func (s *sessions) goOn(loop int, from *heritage) {
 	}
 }
 
+// bringUpToDate mends what moves by itself. It was told when the stream was copied, and may be as old as all
+// that came after: taken as it is, streams would be closed as silent whose clients have answered each ping, and
+// all of them would be written to at once.
+func (s *sessions) bringUpToDate(stream *carriedStream) {
+	now := s.loop.Tick()
+	stream.pinged = lastOf(stream.pinged, now, ticks(s.gateway.timings.heartbeat))
+	stream.heard = max(min(stream.heard, now), stream.pinged)
+	stream.lastWrite = lastOf(stream.lastWrite, now, ticks(s.gateway.timings.keepAlive))
+}
+
+// lastOf is when something that comes back each period, and came once, did so last.
+func lastOf(once, now, period netio.Tick) netio.Tick {
+	if once >= now {
+		return now
+	}
+	return now - (now-once)%period
+}
+
 // resuming is a loop that goes on with the streams of another process.
 type resuming struct {
 	*sessions
@@ -47,10 +68,10 @@ func (r *resuming) resume(slot netio.Slot, from *carriedStream) {
 			r.loop.Close(slot, netio.ReasonBug)
 		}
 	}()
-	one, tick := r.at(slot), r.loop.Tick()
+	one := r.at(slot)
 	*one = session{
 		flags: sessionHere | sessionCounted | sessionGreeted, waiting: from.minute,
-		heard: min(from.heard, tick), pinged: min(from.pinged, tick), expires: from.expires,
+		heard: from.heard, pinged: from.pinged, expires: from.expires,
 		pace: r.microseconds() + from.pace,
 	}
 	if !from.hub.Form.IsSSE() {
