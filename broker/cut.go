@@ -16,6 +16,8 @@ const (
 	// cutHeldBytesMax bounds what a cut holds back, in bytes, with cutHeldOverhead for each event.
 	cutHeldBytesMax = 64 << 20
 	cutHeldOverhead = 128
+	// cutPaceEvents is how many of them are handed over in one go.
+	cutPaceEvents = 1024
 	// cutTimeout bounds a command of a cut to Redis.
 	cutTimeout = 2 * time.Second
 	// cutWatch is how often a cut that waits looks whether its connections live.
@@ -230,17 +232,21 @@ func (c *Cut) Check() error {
 }
 
 // Release ends the cut: what was held back is handed over, in its order, before anything newer of its
-// node. Calling it again is harmless.
-func (c *Cut) Release() {
+// node. That may be much at once: pace is called after every thousand events, and returns when those who
+// get them have room for as many again; it may be nil. Calling Release again is harmless.
+func (c *Cut) Release(pace func()) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if c.released {
 		return
 	}
 	c.released = true
-	for _, event := range c.held {
+	for count, event := range c.held {
 		if c.broker.closing.Load() {
 			break
+		}
+		if count%cutPaceEvents == cutPaceEvents-1 && pace != nil {
+			pace()
 		}
 		c.broker.events.Add(1)
 		c.broker.callbacks.Event(event.channel, event.payload, event.received)

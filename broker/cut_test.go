@@ -134,7 +134,7 @@ func TestCutGivesEachEventToOne(t *testing.T) {
 			}
 			h.mark(t)
 			held := len(h.first.Events(test.channels[0]))
-			h.cutSecond.Release()
+			h.cutSecond.Release(nil)
 			for _, channel := range test.channels {
 				h.second.WaitEvents(t, channel, 20)
 			}
@@ -158,7 +158,7 @@ func TestCutThatIsNone(t *testing.T) {
 	h.first.WaitEvents(t, "a:1", 10)
 	h.mark(t)
 	_ = h.after.Close()
-	h.cutFirst.Release()
+	h.cutFirst.Release(nil)
 	h.first.WaitEvents(t, "a:1", len(h.first.Events("a:1"))+20)
 	flood.end()
 	wantWhole(t, "a:1", h.first.Events("a:1"))
@@ -168,7 +168,7 @@ func TestCutThatIsNone(t *testing.T) {
 	if cut, err := h.before.Divide(broker.Before); err != nil {
 		t.Errorf("there can be no second cut: %v", err)
 	} else {
-		cut.Release()
+		cut.Release(nil)
 	}
 }
 
@@ -190,7 +190,7 @@ func TestCutNoticesALostConnection(t *testing.T) {
 			}
 			<-time.After(time.Millisecond)
 		}
-		cut.Release()
+		cut.Release(nil)
 	}
 	ready(t, h.before, h.first)
 	if _, err := h.before.Divide(broker.After); err != nil {
@@ -227,7 +227,7 @@ func TestCutNoticesAMovedSlot(t *testing.T) {
 			}
 			<-time.After(time.Millisecond)
 		}
-		cut.Release()
+		cut.Release(nil)
 	}
 }
 
@@ -260,4 +260,30 @@ func TestRenew(t *testing.T) {
 	if got := recorder.WaitEntries(t, "entries", 1); !slices.Equal(got, []string{"2"}) {
 		t.Errorf("the entries are %q", got)
 	}
+}
+
+// TestCutKeepsPace: what was held back is not poured over those who get it all at once.
+func TestCutKeepsPace(t *testing.T) {
+	t.Parallel()
+	const count = 3*broker.CutPaceEvents + 10
+	server := redistest.Start(t)
+	h := divideBetween(t, server.URL(), plain("a:1"))
+	h.mark(t)
+	server.CLI(t, "EVAL", "for i=1,"+strconv.Itoa(count)+" do redis.call('PUBLISH', 'cut:a:1', i) end", "0")
+	deadline := time.Now().Add(cutPatience)
+	for h.cutSecond.Held() < count {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d events came", h.cutSecond.Held(), count)
+		}
+		<-time.After(time.Millisecond)
+	}
+	calls, most := 0, 0
+	h.cutSecond.Release(func() {
+		calls++
+		most = max(most, len(h.second.Events("a:1"))-(calls-1)*broker.CutPaceEvents)
+	})
+	if calls != 3 || most > broker.CutPaceEvents || len(h.second.Events("a:1")) != count {
+		t.Errorf("%d events came, at most %d in one of %d goes", len(h.second.Events("a:1")), most, calls+1)
+	}
+	h.cutFirst.Release(nil)
 }

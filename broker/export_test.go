@@ -74,3 +74,13 @@ func (l LogLook) Judge() (hole bool, from Position, added uint64) {
 	told := read.judge()
 	return told.hole, told.from, told.added
 }
+
+// CutPaceEvents is how many events a cut hands over in one go.
+const CutPaceEvents = cutPaceEvents
+
+// Held is how many events the cut holds back.
+func (c *Cut) Held() int {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return len(c.held)
+}

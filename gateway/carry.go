@@ -339,6 +339,13 @@ func (s *stands) frameBodies() (bodies [][]byte) {
 	return bodies
 }
 
+// letLoopsTurn returns when every loop has taken the mail that it has.
+func (g *Gateway) letLoopsTurn() {
+	for _, loop := range g.loops {
+		_ = loop.Do(context.Background(), func() {}) // one that is closed takes none
+	}
+}
+
 // letGo closes the streams that another process has now: our descriptors of them, not the
 // connections. Those that stayed, because they were not greeted, are sent away.
 func (s *sessions) letGo(taken map[netio.ID]sentStream) {

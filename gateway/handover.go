@@ -274,7 +274,7 @@ func (h *handOver) listen(ctx context.Context) error {
 	if h.cut, err = redis.Divide(broker.Before); err != nil {
 		return err
 	}
-	h.undoBy(func(bool) { h.cut.Release() })
+	h.undoBy(func(bool) { h.cut.Release(h.gateway.letLoopsTurn) })
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	mark := hex.EncodeToString(random[:])
@@ -310,7 +310,7 @@ func (h *handOver) divide(ctx context.Context) error {
 	// What is delivered here before Redis has it would come a second time, from the successor.
 	g.publishing.Lock()
 	h.undoBy(func(bool) {
-		h.cut.Release() // first: what came before goes before what is published now
+		h.cut.Release(h.gateway.letLoopsTurn) // first: what came before goes before what is published now
 		g.publishing.Unlock()
 	})
 	for g.hub.AwaitsEchoes() {

@@ -423,7 +423,7 @@ func (i *inheriting) goOn() {
 	}
 	going.Wait()
 	g.orders.serve(i.from.rest.orders)
-	i.from.cut.Release() // behind what the streams have in their queues
+	i.from.cut.Release(g.letLoopsTurn) // behind what the streams have in their queues
 	var councils []proto.Channel
 	for name, end := range i.from.interest {
 		end() // the streams want it themselves now, or it is held for who may come back
