@@ -24,6 +24,7 @@ const (
 	doorQuestionMax  = 64 << 10 // bytes
 	doorQuestionTime = 5 * time.Second
 	doorWordTime     = 5 * time.Second // for who asked to take what is said
+	doorPause        = time.Second     // before the next one is let in, where one could not be
 )
 
 // upgradeQuestion is what is asked at the door: one line of JSON.
@@ -39,22 +40,28 @@ type upgradeWord struct {
 }
 
 // openDoor lets users of this machine that are this process's user, or root, ask for an upgrade, until
-// the listener is closed. Without a door SIGHUP still does it.
-func openDoor(u *upgrader) (io.Closer, error) {
+// closeDoor, or another process serves. Without a door SIGHUP still does it. It comes before anything that
+// upgrades.
+func (u *upgrader) openDoor() error {
 	door, err := net.Listen("unix", doorPrefix+strconv.Itoa(os.Getpid()))
 	if err != nil {
-		return nil, fmt.Errorf("`millrace upgrade` cannot reach this process: %w", err)
+		return fmt.Errorf("`millrace upgrade` cannot reach this process: %w", err)
 	}
+	u.closeDoor = func() { _ = door.Close() }
 	u.visits.Go(func() {
 		for {
 			visitor, err := door.Accept()
-			if err != nil {
+			switch {
+			case err == nil:
+				u.visits.Go(func() { u.receive(visitor.(*net.UnixConn)) })
+			case errors.Is(err, net.ErrClosed):
 				return
+			default:
+				<-time.After(doorPause) // there is no descriptor left, for now
 			}
-			u.visits.Go(func() { u.receive(visitor.(*net.UnixConn)) })
 		}
 	})
-	return door, nil
+	return nil
 }
 
 // receive serves one who came to the door.

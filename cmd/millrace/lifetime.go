@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -16,18 +15,19 @@ import (
 // lifetime is how long a gateway serves: until a signal ends it. Meanwhile it can be told to upgrade, by
 // a signal or at its door.
 type lifetime struct {
-	ctx  context.Context // ends with the first SIGTERM or SIGINT
-	stop func()
-	door func()
-	// visits are those who asked for an upgrade and have not heard how it ended.
-	visits *sync.WaitGroup
+	ctx      context.Context // ends with the first SIGTERM or SIGINT
+	stop     func()
+	upgrades *upgrader
 }
 
-// newLifetime begins one. exit is called at the second signal that ends.
-func newLifetime(logger *slog.Logger, served *gateway.Gateway, exit func(code int)) *lifetime {
+// newLifetime begins one, with signals from [catchSignals]. exit is called at the second one that ends.
+func newLifetime(logger *slog.Logger, served *gateway.Gateway, signals chan os.Signal, exit func(code int)) *lifetime {
 	ctx, cancel := context.WithCancel(context.Background())
 	upgrades := newUpgrader(ctx, served, logger)
-	stop := onSignals(ctx, logger, signalActions{
+	if err := upgrades.openDoor(); err != nil {
+		logger.Warn(err.Error())
+	}
+	stop := onSignals(ctx, signals, logger, signalActions{
 		drain: func() {
 			if !upgrades.retired.Load() { // else it is no news to systemd
 				notify(logger, daemon.SdNotifyStopping)
@@ -39,22 +39,14 @@ func newLifetime(logger *slog.Logger, served *gateway.Gateway, exit func(code in
 			upgrades.visits.Go(func() { _, _ = upgrades.upgrade("", nil) }) // the log says how it went
 		},
 	})
-	life := &lifetime{ctx: ctx, stop: func() { stop(); cancel() }, door: func() {}}
-	door, err := openDoor(upgrades)
-	if err != nil {
-		logger.Warn(err.Error())
-	} else {
-		life.door = func() { _ = door.Close() }
-	}
-	life.visits = &upgrades.visits
-	return life
+	return &lifetime{ctx: ctx, stop: func() { stop(); cancel() }, upgrades: upgrades}
 }
 
 // end is the end of a gateway that has drained, or whose streams are another process's.
 func (l *lifetime) end() {
 	l.stop() // an upgrade that is under way fails
-	l.door()
-	l.visits.Wait()
+	l.upgrades.closeDoor()
+	l.upgrades.visits.Wait()
 }
 
 // signalActions is what signals do.
@@ -64,10 +56,15 @@ type signalActions struct {
 	upgrade func()         // SIGHUP; it must not wait
 }
 
-// onSignals acts on signals until stop is called. ctx ends when drain was called.
-func onSignals(ctx context.Context, logger *slog.Logger, do signalActions) (stop func()) {
+// catchSignals has the signals wait, instead of ending the process, that a gateway acts on.
+func catchSignals() chan os.Signal {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	return signals
+}
+
+// onSignals acts on signals until stop is called. ctx ends when drain was called.
+func onSignals(ctx context.Context, signals chan os.Signal, logger *slog.Logger, do signalActions) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		for {

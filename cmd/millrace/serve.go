@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,11 +59,11 @@ func (c *serveCommand) Run(world *process) error {
 	if err != nil {
 		return err
 	}
-	served, err := newServed(options, before)
+	served, signals, err := newServed(options, before)
 	if err != nil {
 		return explainListen(err, configured)
 	}
-	life := newLifetime(logger, served, func(code int) {
+	life := newLifetime(logger, served, signals, func(code int) {
 		lines.close()
 		os.Exit(code)
 	})
@@ -84,7 +83,7 @@ func (c *serveCommand) Run(world *process) error {
 	if err := served.Run(ctx); err != nil {
 		return explainListen(err, configured)
 	}
-	return nil
+	return life.upgrades.orphaned()
 }
 
 // checked loads the settings and finds everything that is wrong with them, also what only the
@@ -100,13 +99,17 @@ func checked(flags settings.Settings, world *process) (*settings.Loaded, setting
 	return loaded, keys
 }
 
-// newServed makes a gateway, or one that goes on with what the process before it had.
-func newServed(options gateway.Options, before *handoff.Conn) (*gateway.Gateway, error) {
+// newServed makes a gateway, or one that goes on with what the process before it had, and catches signals
+// for it.
+func newServed(options gateway.Options, before *handoff.Conn) (*gateway.Gateway, chan os.Signal, error) {
 	if before == nil {
-		return gateway.New(options)
+		served, err := gateway.New(options)
+		return served, catchSignals(), err
 	}
 	defer before.Close()
-	return gateway.Inherit(context.Background(), options, before, softwareVersion())
+	signals := catchSignals() // a signal must not end a process that has just taken over
+	served, err := inherit(options, before, signals)
+	return served, signals, err
 }
 
 // announce says in one line where the gateway serves, and warns of what is open. The gateway listens

@@ -54,7 +54,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	exits := make(chan int, 4)
 	ctx, cancel := context.WithCancel(t.Context())
 	upgrades := make(chan struct{}, 4)
-	defer onSignals(ctx, slog.New(slog.DiscardHandler), signalActions{
+	defer onSignals(ctx, catchSignals(), slog.New(slog.DiscardHandler), signalActions{
 		drain: cancel, exit: func(code int) { exits <- code }, upgrade: func() { upgrades <- struct{}{} },
 	})()
 	raise := func(number syscall.Signal) {

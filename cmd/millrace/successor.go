@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -27,6 +29,8 @@ const (
 	handoffDescriptor = 3
 	// successorEndTime is how long a successor that is not to be gets to end by itself.
 	successorEndTime = 5 * time.Second
+	// orphanTime is how long the end of a successor may take to be known.
+	orphanTime = 500 * time.Millisecond
 )
 
 // predecessor gives the connection to the process that this one takes over from, nil if there is none.
@@ -45,6 +49,39 @@ func predecessor(environment []string) (*handoff.Conn, error) {
 	return nil, nil
 }
 
+// inherit takes over from the process before. A signal that ends gateways ends the attempt; where it is too
+// late for that, it is left to the gateway that there is then. SIGHUP is left to the process before.
+func inherit(options gateway.Options, before *handoff.Conn, signals chan os.Signal) (*gateway.Gateway, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	over, heard := make(chan struct{}), make(chan os.Signal, 1)
+	go func() {
+		defer close(heard)
+		for {
+			select {
+			case received := <-signals:
+				if received != syscall.SIGHUP {
+					heard <- received
+					cancel()
+					return
+				}
+			case <-over:
+				return
+			}
+		}
+	}()
+	options.Logger.Info("taking over from another process")
+	served, err := gateway.Inherit(ctx, options, before, softwareVersion())
+	close(over)
+	if received, came := <-heard; came {
+		select {
+		case signals <- received:
+		default: // as many have come since
+		}
+	}
+	return served, err
+}
+
 // upgrader hands this process's streams to a successor that it starts.
 type upgrader struct {
 	served *gateway.Gateway
@@ -55,16 +92,24 @@ type upgrader struct {
 	binary string
 	// retired says that a successor serves: it speaks with systemd from then on.
 	retired atomic.Bool
-	busy    sync.Mutex // held while one is under way
-	visits  sync.WaitGroup
+	ended   <-chan error // how that successor ended; set before retired
+	busy    sync.Mutex   // held while one is under way
+	// visits are those who asked for an upgrade and have not heard how it ended, and the door where they
+	// come.
+	visits    sync.WaitGroup
+	closeDoor func()
 }
+
+var errRetired = errors.New("another process serves already, and can be upgraded; this one only ends what was left to it")
 
 func newUpgrader(ctx context.Context, served *gateway.Gateway, logger *slog.Logger) *upgrader {
 	binary, err := os.Executable()
 	if err != nil {
 		binary = os.Args[0]
 	}
-	return &upgrader{served: served, logger: logger, ctx: ctx, binary: strings.TrimSuffix(binary, " (deleted)")}
+	return &upgrader{
+		served: served, logger: logger, ctx: ctx, binary: strings.TrimSuffix(binary, " (deleted)"), closeDoor: func() {},
+	}
 }
 
 // upgrade starts binary, or, where that is empty, what now stands in the place of this process's own,
@@ -72,9 +117,14 @@ func newUpgrader(ctx context.Context, served *gateway.Gateway, logger *slog.Logg
 // on.
 func (u *upgrader) upgrade(binary string, tell func(gateway.Progress)) (pid int, err error) {
 	if !u.busy.TryLock() {
+		u.logger.Warn("not upgraded", "error", gateway.ErrHandingOver)
 		return 0, gateway.ErrHandingOver
 	}
 	defer u.busy.Unlock()
+	if u.retired.Load() {
+		u.logger.Warn("not upgraded", "error", errRetired)
+		return 0, errRetired
+	}
 	if binary == "" {
 		binary = u.binary
 	}
@@ -92,8 +142,8 @@ func (u *upgrader) upgrade(binary string, tell func(gateway.Progress)) (pid int,
 }
 
 func (u *upgrader) handTo(binary string, tell func(gateway.Progress)) (pid int, err error) {
-	if os.Getpid() == 1 {
-		return 0, errors.New("this process is the first of its container, which ends with it: start another container and end this one, which drains")
+	if first, _ := os.ReadFile("/proc/1/comm"); endsContainer(os.Getpid(), os.Getppid(), strings.TrimSpace(string(first))) {
+		return 0, errors.New("this process is the first of its container, or the child of an init that waits for it, and the container ends with it: start another container and end this one, which drains")
 	}
 	if err := u.served.CheckHandOver(); err != nil {
 		return 0, err
@@ -118,8 +168,35 @@ func (u *upgrader) handTo(binary string, tell func(gateway.Progress)) (pid int, 
 		conn.Close()
 		return 0, errors.Join(err, endOf(successor, ended))
 	}
+	u.ended = ended
 	u.retired.Store(true)
+	u.closeDoor() // who looks for a gateway finds the one that serves
 	return successor.Process.Pid, nil
+}
+
+// orphaned says that the process that serves in the place of this one has failed, as this one ends: then
+// nobody serves, and who watches over this one is to start another.
+func (u *upgrader) orphaned() error {
+	if !u.retired.Load() {
+		return nil
+	}
+	select {
+	case err := <-u.ended:
+		if err != nil {
+			return fmt.Errorf("the process that took over ended with %w: nobody serves", err)
+		}
+	case <-time.After(orphanTime):
+	}
+	return nil
+}
+
+// containerInits are programs that containers are given as their first process, and that end with their
+// child, by the names of their processes.
+var containerInits = []string{"tini", "docker-init", "dumb-init", "catatonit"}
+
+// endsContainer reports whether a container ends with the process pid; first is the name of its first one.
+func endsContainer(pid, parent int, first string) bool {
+	return pid == 1 || parent == 1 && slices.Contains(containerInits, first)
 }
 
 // endOf waits for a successor that is not to be, and says how it ended if that was no wish of ours.
