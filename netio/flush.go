@@ -196,7 +196,7 @@ func (l *Loop) settle(t *transfer) {
 		t.written, t.errno = 0, 0
 	}
 	if t.errno != 0 {
-		l.Close(t.slot, ReasonPeerReset)
+		l.Close(t.slot, reasonOf(t.errno))
 		return
 	}
 	l.counters.BytesWritten += uint64(t.written)

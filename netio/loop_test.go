@@ -135,6 +135,15 @@ func TestEnds(t *testing.T) {
 		{"peer closes", func(_ *owner, _ Slot, c *net.TCPConn) { c.Close() }, ReasonPeerClosed, ""},
 		{"peer half-closes", func(_ *owner, _ Slot, c *net.TCPConn) { c.CloseWrite() }, ReasonPeerClosed, ""},
 		{"peer resets", func(_ *owner, _ Slot, c *net.TCPConn) { c.SetLinger(0); c.Close() }, ReasonPeerReset, ""},
+		{"peer vanishes", func(o *owner, s Slot, c *net.TCPConn) {
+			if err := sockettest.Vanish(c); err != nil {
+				panic(err)
+			}
+			o.Do(context.Background(), func() {
+				unix.SetsockoptInt(int(o.streams.At(uint32(s)).fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 200) // milliseconds
+				o.SendBytes(s, []byte("unheard"))
+			})
+		}, ReasonPeerTimedOut, ""},
 		{"close drops what is queued", func(o *owner, s Slot, _ *net.TCPConn) {
 			o.Do(context.Background(), func() { o.SendBytes(s, []byte("lost")); o.Close(s, own) })
 		}, own, ""},
@@ -172,6 +181,17 @@ func TestEnds(t *testing.T) {
 				t.Errorf("open %d, counted %d", s.Open, s.Ended[c.want])
 			}
 		})
+	}
+}
+
+func TestReasonOf(t *testing.T) {
+	for errno, want := range map[unix.Errno]Reason{
+		unix.ECONNRESET: ReasonPeerReset, unix.EPIPE: ReasonPeerReset, unix.EIO: ReasonPeerReset,
+		unix.ETIMEDOUT: ReasonPeerTimedOut, unix.EHOSTUNREACH: ReasonPeerTimedOut, unix.ENETUNREACH: ReasonPeerTimedOut,
+	} {
+		if got := reasonOf(errno); got != want {
+			t.Errorf("%v ends a stream with %v, not %v", errno, got, want)
+		}
 	}
 }
 

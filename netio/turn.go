@@ -110,7 +110,7 @@ func (l *Loop) readStream(slot Slot, s *stream) {
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 	case errno != 0:
-		l.Close(slot, ReasonPeerReset)
+		l.Close(slot, reasonOf(errno))
 	case n == 0:
 		l.Close(slot, ReasonPeerClosed)
 	default:

@@ -2,6 +2,7 @@
 package sockettest
 
 import (
+	"errors"
 	"net"
 	"runtime"
 	"testing"
@@ -42,6 +43,20 @@ func Pair(t testing.TB) (fd int, client *net.TCPConn) {
 		t.Fatal(err)
 	}
 	return fd, conn.(*net.TCPConn)
+}
+
+// Vanish makes the kernel drop whatever comes for a connection from now on, as if its cable had been
+// cut: nothing is acknowledged, and nothing is told.
+func Vanish(connection *net.TCPConn) error {
+	raw, err := connection.SyscallConn()
+	if err != nil {
+		return err
+	}
+	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	control := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]})
+	})
+	return errors.Join(control, err)
 }
 
 // Eventually polls until ok says yes, at most 10 s.

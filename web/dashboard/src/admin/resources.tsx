@@ -8,6 +8,7 @@ const REASONS = [
   "peer_closed",
   "client_closed",
   "peer_reset",
+  "peer_timed_out",
   "silent",
   "stalled",
   "slow",
