@@ -3,12 +3,12 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/internal/processtest"
 )
 
 // builds is the folder for the gateway, made once and removed at the end.
@@ -17,19 +17,9 @@ var builds string
 // gatewayPath builds the gateway with the race detector, once, and crowdPath a crowd, which has only one
 // goroutine.
 var (
-	gatewayPath = sync.OnceValues(func() (string, error) { return build("millrace-race", "../cmd/millrace", "-race") })
-	crowdPath   = sync.OnceValues(func() (string, error) { return build("crowd", "../e2e/crowd") })
+	gatewayPath = sync.OnceValues(func() (string, error) { return processtest.Build(builds, "millrace-race", "../cmd/millrace", "-race") })
+	crowdPath   = sync.OnceValues(func() (string, error) { return processtest.Build(builds, "crowd", "../e2e/crowd") })
 )
-
-func build(name, folder string, flags ...string) (string, error) {
-	path := filepath.Join(builds, name)
-	arguments := append([]string{"build", "-buildvcs=false", "-o", path}, flags...)
-	output, err := exec.Command("go", append(arguments, folder)...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building %s: %w\n%s", folder, err, output)
-	}
-	return path, nil
-}
 
 func TestMain(m *testing.M) {
 	os.Exit(runTests(m))

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/internal/processtest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -76,7 +77,7 @@ func (c *crowd) open(t *testing.T, count int) {
 	t.Helper()
 	c.command(t, "open "+strconv.Itoa(count))
 	var report crowdReport
-	done := poll(crowdPatience, func() bool {
+	done := processtest.Poll(crowdPatience, func() bool {
 		report = c.report(t, 0)
 		return report.Live == count || report.Failed+report.Closed > 0
 	})
@@ -168,7 +169,7 @@ func TestIdleMemory(t *testing.T) {
 func settledBytes(t *testing.T, g *gateway) int {
 	t.Helper()
 	least, still := residentBytes(t, g), 0
-	poll(20*time.Second, func() bool {
+	processtest.Poll(20*time.Second, func() bool {
 		now := residentBytes(t, g)
 		if now < least-least/100 {
 			still = 0
@@ -217,7 +218,7 @@ func TestFanOut(t *testing.T) {
 	began := time.Now()
 	publishMany(t, redis, "fan:out", 1, events)
 	for _, c := range crowds {
-		reached := poll(crowdPatience, func() bool { return c.report(t, events).Reached >= each-1 })
+		reached := processtest.Poll(crowdPatience, func() bool { return c.report(t, events).Reached >= each-1 })
 		if report := c.report(t, events); !reached || report.Disordered > 0 || report.Gaps > 0 || report.Closed > 0 {
 			t.Fatalf("%s ends as %+v, want %d streams at event %d, all in order", c.name, report, each-1, events)
 		}
@@ -248,7 +249,7 @@ func publishMany(t *testing.T, redis *redistest.Server, channel string, first, c
 	var pipeline []byte
 	for n := first; n < first+count; n++ {
 		payload := fmt.Sprintf(`{"type":"job_progress","n":%d,"jobId":"job_123","status":"processing","message":"%s"}`, n, strings.Repeat("x", 70))
-		pipeline = append(pipeline, respCommand("PUBLISH", channel, payload)...)
+		pipeline = append(pipeline, redistest.Encode("PUBLISH", channel, payload)...)
 	}
 	go func() { _, _ = connection.Write(pipeline) }() // what fails shows in the answers
 	answers, buffer := 0, make([]byte, 4096)

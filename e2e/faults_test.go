@@ -76,21 +76,12 @@ func (p *publisher) run(ctx context.Context, address, channel string) {
 
 func publishOnce(connection net.Conn, channel, payload string) bool {
 	_ = connection.SetDeadline(time.Now().Add(2 * time.Second))
-	if _, err := connection.Write(respCommand("PUBLISH", channel, payload)); err != nil {
+	if _, err := connection.Write(redistest.Encode("PUBLISH", channel, payload)); err != nil {
 		return false
 	}
 	answer := make([]byte, 64)
 	n, err := connection.Read(answer)
 	return err == nil && n > 0 && answer[0] == ':'
-}
-
-// respCommand writes a command in Redis's protocol.
-func respCommand(words ...string) []byte {
-	command := fmt.Appendf(nil, "*%d\r\n", len(words))
-	for _, word := range words {
-		command = fmt.Appendf(command, "$%d\r\n%s\r\n", len(word), word)
-	}
-	return command
 }
 
 func (p *publisher) number() int {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/processtest"
 )
 
 // secret signs the tokens of the tests that use authentication.
@@ -63,7 +65,7 @@ func startAt(t *testing.T, path, address string, arguments ...string) *gateway {
 			t.Errorf("the race detector spoke:\n%s", g.complaints())
 		}
 	})
-	ready := poll(patience, func() bool {
+	ready := processtest.Poll(patience, func() bool {
 		select {
 		case <-g.exited:
 			t.Fatalf("millrace serve %s ended at once (%v):\n%s", strings.Join(arguments, " "), g.err, g.complaints())
@@ -74,7 +76,7 @@ func startAt(t *testing.T, path, address string, arguments ...string) *gateway {
 	if !ready {
 		t.Fatalf("/readyz did not say 200 within %v", patience)
 	}
-	if !poll(patience, func() bool { return logs.Lines() > 0 }) {
+	if !processtest.Poll(patience, func() bool { return logs.Lines() > 0 }) {
 		t.Error("the watch over all logs saw no line, and a gateway says where it serves")
 	}
 	return g
@@ -219,7 +221,7 @@ func token(t *testing.T, arguments ...string) string {
 // within fails the test unless what is awaited comes true in time.
 func within(t *testing.T, limit time.Duration, what string, done func() bool) {
 	t.Helper()
-	if !poll(limit, done) {
+	if !processtest.Poll(limit, done) {
 		t.Fatalf("%s: not within %v", what, limit)
 	}
 }

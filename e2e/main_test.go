@@ -3,15 +3,12 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/millrace/millrace/internal/leaktest"
 	"github.com/millrace/millrace/internal/logwatch"
+	"github.com/millrace/millrace/internal/processtest"
 )
 
 // builds is the folder for binaries, made once and removed at the end.
@@ -38,13 +35,7 @@ var (
 )
 
 func build(name, folder string, flags ...string) (string, error) {
-	path := filepath.Join(builds, name)
-	arguments := append([]string{"build", "-buildvcs=false", "-o", path}, flags...)
-	output, err := exec.Command("go", append(arguments, folder)...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building %s: %w\n%s", folder, err, output)
-	}
-	return path, nil
+	return processtest.Build(builds, name, folder, flags...)
 }
 
 func TestMain(m *testing.M) {
@@ -61,55 +52,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(builds)
-	before := descriptors()
+	watch := leaktest.Begin()
 	logs.Secret("the secret of tokens", secret)
 	logs.Secret("a password of Redis", aclPassword)
 	logs.Secret("a password of Redis", redisPassword)
-	code := m.Run()
-	if code != 0 {
-		return code
-	}
-	if err := logs.Verdict(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
-		return 1
-	}
-	if !poll(5*time.Second, func() bool { return len(descriptors()) <= len(before) }) {
-		fmt.Fprintf(os.Stderr, "descriptors were left open: %v before, %v after\n", before, descriptors())
-		return 1
-	}
-	return 0
-}
-
-// descriptors names what this process has open, the runtime's own epoll and eventfd aside: they
-// come with the first socket and stay.
-func descriptors() []string {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil
-	}
-	var open []string
-	for _, entry := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		if err != nil || target == "anon_inode:[eventpoll]" || target == "anon_inode:[eventfd]" {
-			continue
-		}
-		open = append(open, target)
-	}
-	return open
-}
-
-// poll asks until the answer is yes or time is up, and says which.
-func poll(patience time.Duration, done func() bool) bool {
-	deadline := time.Now().Add(patience)
-	for !done() {
-		if time.Now().After(deadline) {
-			return false
-		}
-		<-time.After(20 * time.Millisecond)
-	}
-	return true
+	return watch.End(m.Run(), logs.Verdict)
 }

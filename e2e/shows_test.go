@@ -131,7 +131,7 @@ func setForever(t *testing.T, redis *redistest.Server, key string, first int, du
 	last = first - 1
 	for end := time.Now().Add(duration); time.Now().Before(end); <-pace.C {
 		last++
-		command := respCommand("SET", key, fmt.Sprintf(`{"n":%d,"pad":%q}`, last, padding))
+		command := redistest.Encode("SET", key, fmt.Sprintf(`{"n":%d,"pad":%q}`, last, padding))
 		if _, err := connection.Write(command); err != nil {
 			t.Fatal(err)
 		}

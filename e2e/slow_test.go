@@ -3,6 +3,7 @@ package e2e
 import (
 	"testing"
 
+	"github.com/millrace/millrace/internal/processtest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -26,7 +27,7 @@ func TestSlowReaders(t *testing.T) {
 			var report crowdReport
 			for n := range batches {
 				publishMany(t, redis, "slow:1", n*batch+1, batch)
-				if !poll(patience, func() bool { report = quick.report(t, (n+1)*batch); return report.Reached == 20 }) ||
+				if !processtest.Poll(patience, func() bool { report = quick.report(t, (n+1)*batch); return report.Reached == 20 }) ||
 					report.Disordered > 0 || report.Gaps > 0 {
 					t.Fatalf("after batch %d the quick readers are %+v", n, report)
 				}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/internal/processtest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -91,7 +92,7 @@ func tick(t *testing.T, redis *redistest.Server, every time.Duration, channel, l
 			case <-pace.C:
 			}
 			payload := fmt.Sprintf(`{"n":%d,"what":"tick, tick, tick, tick, tick, tick, tick, tick, tick, tick, tick, tick"}`, k.last.Load()+1)
-			if err := tell(conn, resp("PUBLISH", channel, payload)+resp("XADD", log, "*", "data", payload)); err != nil {
+			if err := tell(conn, append(redistest.Encode("PUBLISH", channel, payload), redistest.Encode("XADD", log, "*", "data", payload)...)); err != nil {
 				done <- err
 				return
 			}
@@ -107,8 +108,8 @@ func tick(t *testing.T, redis *redistest.Server, every time.Duration, channel, l
 }
 
 // tell gives Redis a PUBLISH and an XADD, and waits for the answers: a number, and an id in two lines.
-func tell(conn net.Conn, commands string) error {
-	if _, err := conn.Write([]byte(commands)); err != nil {
+func tell(conn net.Conn, commands []byte) error {
+	if _, err := conn.Write(commands); err != nil {
 		return err
 	}
 	answer := make([]byte, 4096)
@@ -132,16 +133,6 @@ func (k *ticker) end(t *testing.T) int {
 		t.Errorf("publishing: %v", err)
 	}
 	return int(k.last.Load())
-}
-
-// resp is a command as Redis reads it.
-func resp(words ...string) string {
-	var text strings.Builder
-	fmt.Fprintf(&text, "*%d\r\n", len(words))
-	for _, word := range words {
-		fmt.Fprintf(&text, "$%d\r\n%s\r\n", len(word), word)
-	}
-	return text.String()
 }
 
 // upgradeConfig has a namespace whose channels are logs.
@@ -181,7 +172,7 @@ func TestUpgradeDropsNobody(t *testing.T) {
 	crowds.command(t, fmt.Sprintf("stall %d", some))
 	crowds.command(t, "watch")
 	before := int(ticker.last.Load()) + 6
-	if !poll(crowdPatience, func() bool { return int(ticker.last.Load()) >= before }) {
+	if !processtest.Poll(crowdPatience, func() bool { return int(ticker.last.Load()) >= before }) {
 		t.Fatal("no events are published")
 	}
 	crowds.logSilence(t, "before the first upgrade", before)
@@ -203,7 +194,7 @@ func TestUpgradeDropsNobody(t *testing.T) {
 	crowds.command(t, "resume")
 	last := ticker.end(t)
 	crowds.reach(t, last)
-	if !poll(crowdPatience, func() bool { return crowds.sockets.report(t, last).Answers >= 5*some }) {
+	if !processtest.Poll(crowdPatience, func() bool { return crowds.sockets.report(t, last).Answers >= 5*some }) {
 		t.Errorf("%d commands were answered of which one process has read a half and another one the rest, want %d", crowds.sockets.report(t, last).Answers, 5*some)
 	}
 	crowds.undisturbed(t, last)
@@ -250,7 +241,7 @@ func (u *upgradeCrowds) reach(t *testing.T, number int) {
 	t.Helper()
 	for _, c := range u.all {
 		var report crowdReport
-		if !poll(crowdPatience, func() bool { report = c.report(t, number); return report.Reached == u.each }) {
+		if !processtest.Poll(crowdPatience, func() bool { report = c.report(t, number); return report.Reached == u.each }) {
 			t.Fatalf("%s: not everybody has reached event %d: %+v", c.name, number, report)
 		}
 	}
@@ -300,7 +291,7 @@ func TestUpgradeThatFails(t *testing.T) {
 		redis.CLI(t, "PUBLISH", "news:all", fmt.Sprintf(`{"n":%d}`, last))
 		for _, c := range crowds {
 			var report crowdReport
-			heard := poll(patience, func() bool { report = c.report(t, last); return report.Reached == count })
+			heard := processtest.Poll(patience, func() bool { report = c.report(t, last); return report.Reached == count })
 			if !heard || report.Closed+report.Disordered+report.Gaps != 0 || report.Events != last*count {
 				t.Fatalf("%s, after %s: %+v, want %d events each, once and in order", c.name, after, report, last)
 			}
@@ -366,7 +357,7 @@ func TestUpgradeTellsSystemd(t *testing.T) {
 	redis := redistest.Start(t)
 	g := upgradable(t, startGateway(t, "--redis", redis.URL()))
 	hear("READY=1")
-	if !poll(patience, func() bool { return g.status("/readyz?redis") == 200 }) {
+	if !processtest.Poll(patience, func() bool { return g.status("/readyz?redis") == 200 }) {
 		t.Fatal("Redis does not deliver")
 	}
 	first := g.serving

@@ -32,7 +32,7 @@ func TestAllocationsPerEvent(t *testing.T) {
 	publisher := dial(t, redis.Addr)
 	defer publisher.Close()
 	payload := fmt.Sprintf(`{"type":"progress","padding":%q}`, bytes.Repeat([]byte("x"), 100))
-	command := respCommand("PUBLISH", "job_progress:1", payload)
+	command := redistest.Encode("PUBLISH", "job_progress:1", payload)
 	for _, w := range everyWire {
 		t.Run(w.name, func(t *testing.T) {
 			s := h.open(t, w, visit{channels: []string{"job_progress:1"}})

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/internal/redistest"
 	"github.com/millrace/millrace/netio/handoff"
 	"github.com/millrace/millrace/proto"
 )
@@ -477,7 +478,7 @@ func addNumbered(t testing.TB, address, channel string, from, to, pad int) {
 	defer conn.Close()
 	var commands []byte
 	for n := from; n <= to; n++ {
-		commands = append(commands, respCommand("XADD", channel, "*", "data", fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, padding(pad)))...)
+		commands = append(commands, redistest.Encode("XADD", channel, "*", "data", fmt.Sprintf(`{"n":%d,"pad":"%s"}`, n, padding(pad)))...)
 	}
 	if _, err := conn.Write(commands); err != nil {
 		t.Fatal(err)

@@ -3,22 +3,14 @@ package gateway_test
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"net"
 	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
-)
 
-// respCommand writes a command in Redis's protocol.
-func respCommand(words ...string) []byte {
-	command := fmt.Appendf(nil, "*%d\r\n", len(words))
-	for _, word := range words {
-		command = fmt.Appendf(command, "$%d\r\n%s\r\n", len(word), word)
-	}
-	return command
-}
+	"github.com/millrace/millrace/internal/redistest"
+)
 
 // publishAt publishes as a worker that knows nothing of us, with bytes that redis-cli would not
 // take on its command line.
@@ -28,7 +20,7 @@ func publishAt(t testing.TB, address, channel string, payloads ...string) {
 	defer conn.Close()
 	var commands []byte
 	for _, payload := range payloads {
-		commands = append(commands, respCommand("PUBLISH", channel, payload)...)
+		commands = append(commands, redistest.Encode("PUBLISH", channel, payload)...)
 	}
 	if _, err := conn.Write(commands); err != nil {
 		t.Fatal(err)
@@ -96,7 +88,7 @@ func (w *worker) run(ctx context.Context, address string) {
 
 func publishOn(conn net.Conn, channel, payload string) bool {
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Write(respCommand("PUBLISH", channel, payload)); err != nil {
+	if _, err := conn.Write(redistest.Encode("PUBLISH", channel, payload)); err != nil {
 		return false
 	}
 	answer := make([]byte, 64)

@@ -276,6 +276,16 @@ func (s *Server) Command(arguments ...string) (string, error) {
 	return strings.TrimRight(output.String(), "\n"), nil
 }
 
+// Encode writes a command in Redis's protocol, for bytes that redis-cli does not take on its command
+// line, and for many commands on one connection.
+func Encode(words ...string) []byte {
+	command := fmt.Appendf(nil, "*%d\r\n", len(words))
+	for _, word := range words {
+		command = fmt.Appendf(command, "$%d\r\n%s\r\n", len(word), word)
+	}
+	return command
+}
+
 // poll looks at condition until it holds or timeout has passed.
 func poll(timeout time.Duration, condition func() bool) bool {
 	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(pollInterval) {
