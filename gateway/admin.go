@@ -144,10 +144,11 @@ func (s *sessions) disconnect(slot netio.Slot) {
 	s.endSSE(slot, endDisconnected, "disconnected", "an operator has ended this stream")
 }
 
-// unsubscribeFrom takes a channel from a stream, tells its client, and reports whether it had it.
+// unsubscribeFrom takes a channel from a stream, tells its client, and reports whether it had it, or
+// waited for a webhook to let it.
 func (s *sessions) unsubscribeFrom(slot netio.Slot, channel proto.Channel) bool {
-	s.dropAsks(slot, channel)
-	if !s.shard.Unsubscribe(slot, channel) {
+	waited := s.dropAsks(slot, channel)
+	if had := s.shard.Unsubscribe(slot, channel); !had && !waited {
 		return false
 	}
 	s.debug(slot, "unsubscribed", "channel", channel.Name())

@@ -129,10 +129,14 @@ func (s *sessions) saySubscribed(slot netio.Slot, wish ask) {
 	}
 }
 
-// dropAsks forgets what waits for the channel, which the client no longer wants.
-func (s *sessions) dropAsks(slot netio.Slot, channel proto.Channel) {
+// dropAsks forgets what waits for the channel, which the client no longer wants or may have, and reports
+// whether anything did.
+func (s *sessions) dropAsks(slot netio.Slot, channel proto.Channel) (waited bool) {
+	before := len(s.asks[slot])
 	s.asks[slot] = slices.DeleteFunc(s.asks[slot], func(waiting ask) bool { return waiting.channel == channel })
+	waited = len(s.asks[slot]) < before
 	s.tidyAsks(slot)
+	return waited
 }
 
 func (s *sessions) tidyAsks(slot netio.Slot) {

@@ -37,6 +37,8 @@ type councilAsk struct {
 	who    *auth.Identity
 	id     string // of the council to join; "": a new one
 	prompt string
+
+	ordersBefore uint64 // as a guest has it
 }
 
 // serveCouncil is /api/stream/council-score: GET or POST begins a council, or joins one by its id;
@@ -67,6 +69,7 @@ func (g *Gateway) serveCouncil(w http.ResponseWriter, r *http.Request) {
 // readCouncilAsk says what is wanted, and by whom; nil if the council is complete and the client has
 // been told so.
 func (g *Gateway) readCouncilAsk(r *http.Request) (*councilAsk, *refusal) {
+	ordersBefore := g.orders.recent.count.Load()
 	who, _, err := g.identify(r, r.Method == http.MethodPost)
 	if err != nil {
 		return nil, refusalOf(err)
@@ -81,7 +84,7 @@ func (g *Gateway) readCouncilAsk(r *http.Request) (*councilAsk, *refusal) {
 	if err != nil {
 		return nil, refuse(refuseBadRequest, "the query string has a broken escape")
 	}
-	ask := &councilAsk{who: who, id: query.Get("id"), prompt: query.Get("prompt")}
+	ask := &councilAsk{who: who, id: query.Get("id"), prompt: query.Get("prompt"), ordersBefore: ordersBefore}
 	after := append(r.Header["Last-Event-Id"], query["lastEventId"]...)
 	if isEnded(after) {
 		return nil, nil
@@ -191,7 +194,7 @@ func (g *Gateway) councilViewer(ctx context.Context, ask *councilAsk, payer stri
 	g.councils.follow(ctx, channel, story.Opening)
 	position := string(proto.AppendLogID(nil, channel.Name(), at.Milliseconds, at.Sequence, 0))
 	return &guest{
-		who: ask.who, channels: []proto.Channel{channel},
+		who: ask.who, channels: []proto.Channel{channel}, ordersBefore: ask.ordersBefore,
 		from:    []hub.From{{Kind: hub.FromEntry, Position: at, Text: position}},
 		preface: &preface{members: story.Opening.Members(id), id: position, messages: story.Events()},
 	}, nil

@@ -54,6 +54,9 @@ func (g *Gateway) StickLoop(index int) (release func()) {
 // OrdersChannel is the log on which gateways tell each other of an operator's orders.
 const OrdersChannel = ordersChannel
 
+// OrdersRemembered is how many orders are remembered for streams that are on their way in.
+const OrdersRemembered = ordersRemembered
+
 // ReadOrder reads an entry of that log, and says what would be done, and to whom.
 func ReadOrder(payload []byte) (do, client, user, channel string, err error) {
 	said, _, err := readOrder(payload)

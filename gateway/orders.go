@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/netio"
@@ -39,6 +40,8 @@ const (
 	ordersKept = 10_000
 	// ordersWaitingMax is how many orders of other gateways may wait in this one.
 	ordersWaitingMax = 4096
+	// ordersAwaitMax is how long what else Redis tells waits for orders that came before it.
+	ordersAwaitMax = time.Second
 )
 
 // What an order says is to be done.
@@ -103,11 +106,13 @@ const (
 
 var orderOutcomes = [orderOutcomeCount]string{"done", "failed", "malformed", "foreign", "overrun", "missed"}
 
-// loggedOrder is an entry of the log that waits for its turn.
+// loggedOrder is an entry of the log that waits for its turn, or, without an order, somebody who waits
+// for those before it.
 type loggedOrder struct {
 	*order
 	position broker.Position
-	early    bool // it came before this gateway served
+	early    bool            // it came before this gateway served
+	reached  chan<- struct{} // without an order: closed when its turn has come
 }
 
 // orders is what a gateway has to do with those of others.
@@ -116,6 +121,7 @@ type orders struct {
 	waiting chan loggedOrder
 	serving atomic.Bool   // there are streams to carry out orders on
 	begin   chan struct{} // closed when serving becomes true
+	recent  recentOrders
 	counts  [orderOutcomeCount]atomic.Uint64
 
 	// carrying is held for reading by who carries out an order, and for writing by a hand-over from
@@ -159,7 +165,8 @@ func preferOrders(prefer func([]broker.Subscription)) func([]broker.Subscription
 	return func(subs []broker.Subscription) { prefer(append([]broker.Subscription{ordersLog}, subs...)) }
 }
 
-// ordersCame takes what was added to the log. It runs on a goroutine of the broker.
+// ordersCame takes what was added to the log, and returns when it is done. It runs on a goroutine of
+// the broker, which has logs and states wait meanwhile.
 func (g *Gateway) ordersCame(update broker.LogUpdate) {
 	if update.Hole {
 		g.orderFailed(orderMissed, fmt.Errorf("the log of orders has a hole: %v", update.Reason))
@@ -173,6 +180,7 @@ func (g *Gateway) ordersCame(update broker.LogUpdate) {
 			g.orderFailed(orderOverrun, errors.New("too many came at once"))
 		}
 	}
+	g.awaitOrders()
 }
 
 // wait puts an order behind those that wait, and reports whether there was room. Before the gateway
@@ -192,6 +200,23 @@ func (o *orders) wait(said loggedOrder) bool {
 		case <-o.waiting:
 		default: // it has begun to serve
 		}
+	}
+}
+
+// awaitOrders waits until what was said is done, if there is anybody yet to do it. What a gateway reads
+// next that was cut off from Redis was written while somebody lost the right to hear it. Loops that do
+// not answer are not waited for.
+func (g *Gateway) awaitOrders() {
+	reached := make(chan struct{})
+	if !g.orders.serving.Load() || !g.orders.wait(loggedOrder{reached: reached}) {
+		return
+	}
+	timer := time.NewTimer(ordersAwaitMax)
+	defer timer.Stop()
+	select {
+	case <-reached:
+	case <-timer.C:
+	case <-g.lifetime.Done():
 	}
 }
 
@@ -236,6 +261,10 @@ func (g *Gateway) obey() {
 	for {
 		select {
 		case said := <-g.orders.waiting:
+			if said.order == nil {
+				close(said.reached)
+				continue
+			}
 			g.obeyOne(said)
 		case <-g.lifetime.Done():
 			return
@@ -287,6 +316,10 @@ func (g *Gateway) isOurs(client string) bool { return strings.HasPrefix(client, 
 // carryOut does what an order says to streams of this gateway, and counts them. Errors are as for
 // [Gateway.SendToClient], or that a loop did not answer within askTimeout.
 func (g *Gateway) carryOut(said *order) (int, error) {
+	g.policy.Forget(said.User, said.Channel) // a yes from before must not let them in again
+	if said.Client == "" {
+		g.orders.recent.remember(said)
+	}
 	ctx, cancel := context.WithTimeout(g.lifetime, askTimeout)
 	defer cancel()
 	do := func(s *sessions, slot netio.Slot) bool {

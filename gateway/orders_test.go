@@ -2,6 +2,8 @@ package gateway_test
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,12 +14,14 @@ import (
 	"github.com/millrace/millrace/proto"
 )
 
+// fleeting is one namespace of mode events, in which nobody is subscribed without asking.
+var fleeting = map[string]access.Namespace{"default": {}}
+
 // fleet gives two gateways that share a Redis, both of which hear orders.
-func fleet(t *testing.T) (one, two *house, redis *redistest.Server) {
+func fleet(t *testing.T, namespaces map[string]access.Namespace) (one, two *house, redis *redistest.Server) {
 	t.Helper()
-	fleeting := map[string]access.Namespace{"default": {}} // and nobody is subscribed without asking
-	one, redis = serveRedis(t, gateway.Options{Namespaces: fleeting}, gateway.Timings{})
-	two = serveWith(t, gateway.Options{Namespaces: fleeting, Redis: redis.URL(), Loops: 3}, gateway.Timings{})
+	one, redis = serveRedis(t, gateway.Options{Namespaces: namespaces}, gateway.Timings{})
+	two = serveWith(t, gateway.Options{Namespaces: namespaces, Redis: redis.URL(), Loops: 3}, gateway.Timings{})
 	two.awaitDelivery(t)
 	for _, h := range []*house{one, two} {
 		within(t, patience, "it follows the log of orders", func() bool { return h.stats(t).Broker.Tracked == 1 })
@@ -46,7 +50,7 @@ func (s *stream) disconnected(t *testing.T) {
 // wire, and by each way of saying who is meant.
 func TestOrdersReachEveryGateway(t *testing.T) {
 	t.Parallel()
-	one, two, _ := fleet(t)
+	one, two, _ := fleet(t, fleeting)
 	onEvery(t, everyWire, func(t *testing.T, w wire) {
 		open := func(user string, channels ...string) *stream {
 			t.Helper()
@@ -95,7 +99,7 @@ func TestOrdersMeanTheWildcard(t *testing.T) {
 // TestOrdersForOneGateway stay there.
 func TestOrdersForOneGateway(t *testing.T) {
 	t.Parallel()
-	one, two, _ := fleet(t)
+	one, two, _ := fleet(t, fleeting)
 	here := one.open(t, sse, visit{channels: []string{"a:1"}, query: "userId=1"})
 	there := two.open(t, raw, visit{channels: []string{"a:1"}, query: "userId=1"})
 	one.order(t, "disconnect?user=1&scope=gateway", `{"disconnected":1,"distributed":false}`)
@@ -110,7 +114,7 @@ func TestOrdersForOneGateway(t *testing.T) {
 // back.
 func TestOrdersWhileAway(t *testing.T) {
 	t.Parallel()
-	_, two, redis := fleet(t)
+	_, two, redis := fleet(t, fleeting)
 	for round := range 4 {
 		user := fmt.Sprint("cut-", round)
 		s := two.open(t, raw, visit{query: "userId=" + user})
@@ -126,7 +130,7 @@ func TestOrdersWhileAway(t *testing.T) {
 // whoever has them: by the old process before its loops stand, by the new one after that.
 func TestOrdersDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
-	one, two, redis := fleet(t)
+	one, two, redis := fleet(t, fleeting)
 	open := func(h *house, user string) *stream {
 		t.Helper()
 		return h.open(t, raw, visit{channels: []string{"a:1"}, query: "userId=" + user})
@@ -137,7 +141,7 @@ func TestOrdersDuringAnUpgrade(t *testing.T) {
 	for _, kind := range []handoff.Kind{copied, standing} {
 		witnesses[kind] = open(one, fmt.Sprint("witness-", kind))
 	}
-	options := gateway.Options{Redis: redis.URL(), Namespaces: map[string]access.Namespace{"default": {}}}
+	options := gateway.Options{Redis: redis.URL(), Namespaces: fleeting}
 	heir, err := two.tryHandOver(t, options, func(_ int, m *handoff.Message) fate {
 		witness := witnesses[m.Kind]
 		if witness == nil {
@@ -168,10 +172,42 @@ func TestOrdersDuringAnUpgrade(t *testing.T) {
 	stays.alive(t)
 }
 
+// TestOrdersComeFirst: of a gateway that was cut off from Redis, whoever lost a right meanwhile is not
+// sent what was written meanwhile.
+func TestOrdersComeFirst(t *testing.T) {
+	t.Parallel()
+	_, h, redis := fleet(t, map[string]access.Namespace{"default": {}, "log": {Mode: access.Log}})
+	const write = `for i = 2, #KEYS do redis.call('XADD', KEYS[1], '*', 'data', ARGV[i - 1]) end
+		for i = 2, #KEYS do redis.call('XADD', KEYS[i], '*', 'data', ARGV[#ARGV]) end`
+	for round := range 3 {
+		var channels, orders []string
+		for n := range 21 {
+			channel, user := fmt.Sprintf("log:%d_%d", round, n), "1"
+			if n == 20 {
+				user = "somebody else"
+			}
+			channels = append(channels, channel)
+			orders = append(orders, `{"v":1,"from":"elsewhere","do":"unsubscribe","user":"`+user+`","channel":"`+channel+`"}`)
+		}
+		s := h.open(t, raw, visit{channels: channels, query: "userId=1"})
+		for _, kind := range []string{"normal", "pubsub"} {
+			redis.CLI(t, "CLIENT", "KILL", "TYPE", kind)
+		}
+		keys := append([]string{"EVAL", write, strconv.Itoa(1 + len(channels)), gateway.OrdersChannel}, channels...)
+		redis.CLI(t, slices.Concat(keys, orders, []string{`"written since"`})...)
+		for _, channel := range channels[:20] {
+			s.wordWith(t, "unsubscribed", "channel="+channel)
+		}
+		s.event(t, `"written since"`)
+		s.alive(t)
+		s.conn.Close()
+	}
+}
+
 // TestOrdersThatAreNone are counted and change nothing.
 func TestOrdersThatAreNone(t *testing.T) {
 	t.Parallel()
-	one, two, redis := fleet(t)
+	one, two, redis := fleet(t, fleeting)
 	s := one.open(t, raw, visit{channels: []string{"a:1"}, query: "userId=1"})
 	for _, test := range []struct{ name, payload, outcome string }{
 		{"not JSON", `disconnect everybody`, "malformed"},
@@ -208,7 +244,7 @@ func TestOrdersThatAreNone(t *testing.T) {
 // TestOrdersWithoutRedis: the gateway that was asked does its part, and says that it is not all.
 func TestOrdersWithoutRedis(t *testing.T) {
 	t.Parallel()
-	one, _, redis := fleet(t)
+	one, _, redis := fleet(t, fleeting)
 	s := one.open(t, raw, visit{channels: []string{"a:1"}, query: "userId=1"})
 	freeze(t, redis)
 	got := one.ask(t, request("POST", "/api/admin/disconnect?user=1"))

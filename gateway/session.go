@@ -48,6 +48,9 @@ type guest struct {
 	from      []hub.From // of each channel, where it goes on; nil: all live only
 	wishes    []ask      // a WebSocket's, as if it had sent a subscribe for each
 	preface   *preface   // nil: nothing but the greeting
+	// ordersBefore is how many orders operators had given when the request began.
+	ordersBefore uint64
+	taken        []proto.Channel // by those that were given since
 	// refused, where set, ends a WebSocket right after its handshake.
 	refused string
 }
@@ -177,6 +180,9 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 		s.leave(slot)
 		return
 	}
+	if !s.obeyRecent(slot, g) {
+		return
+	}
 	if g.preface != nil {
 		s.prefaces[slot] = g.preface
 	}
@@ -191,6 +197,9 @@ func (s *sessions) adopted(slot netio.Slot, g *guest) {
 	}
 	if one.waiting == 0 {
 		s.greet(slot, one)
+	}
+	for _, channel := range g.taken {
+		s.say(slot, "unsubscribed", proto.AppendUnsubscribed(nil, channel.Name(), nil))
 	}
 	for _, wish := range g.wishes {
 		if !s.subscribe(slot, one, wish) {

@@ -20,6 +20,7 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 		g.answerLater(w, r, refuseDraining)
 		return
 	}
+	ordersBefore := g.orders.recent.count.Load()
 	who, _, err := g.identify(r, false)
 	if err != nil {
 		g.answer(w, r, refusalOf(err))
@@ -68,7 +69,7 @@ func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
 	head, text := g.streamHead(r, form)
 	g.park(w, r, &guest{
 		form: form, head: head, text: text, who: who, ticket: place,
-		channels: query.channels, from: g.fromEach(query.channels, after),
+		channels: query.channels, from: g.fromEach(query.channels, after), ordersBefore: ordersBefore,
 	})
 }
 

@@ -31,6 +31,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, refuse(refuseDraining, "this gateway is going; try again"))
 		return
 	}
+	ordersBefore := g.orders.recent.count.Load()
 	who, credential, err := g.identify(r, false)
 	refused := ""
 	var doubt *auth.Refusal
@@ -52,7 +53,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	g.park(w, r, &guest{
 		websocket: true, form: form, who: who, ticket: place, refused: refused,
 		head:     proto.AppendSwitchingProtocols(nil, handshake.Accept, credential.Subprotocol, line),
-		channels: g.unaskedChannels(who), wishes: g.wishes(r, query),
+		channels: g.unaskedChannels(who), wishes: g.wishes(r, query), ordersBefore: ordersBefore,
 	})
 }
 

@@ -43,6 +43,15 @@ func (c *answerCache) put(asked question, decision Decision, until, now time.Tim
 	c.entries[asked] = cachedAnswer{decision: decision, until: until}
 }
 
+// forget removes the answers to questions that are meant.
+func (c *answerCache) forget(meant func(question) bool) {
+	for asked := range c.entries {
+		if meant(asked) {
+			delete(c.entries, asked)
+		}
+	}
+}
+
 // makeRoom removes what has run out among the entries looked at, or else the one nearest to it.
 func (c *answerCache) makeRoom(now time.Time) {
 	var nearest question

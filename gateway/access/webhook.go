@@ -50,7 +50,8 @@ type asker struct {
 	flying sync.WaitGroup
 
 	mutex   sync.Mutex // guards what follows
-	flights map[question]*flight
+	flights map[question]*flight // those that may be joined
+	open    int                  // questions on their way, also those that may not
 	answers answerCache
 	closed  bool
 }
@@ -59,6 +60,7 @@ type asker struct {
 type flight struct {
 	done     chan struct{}
 	decision Decision
+	stale    bool // guarded by the asker's mutex: the answer is for those who wait for it, and not kept
 }
 
 func newAsker(options Options) *asker {
@@ -140,11 +142,12 @@ func (a *asker) join(asked question, webhook *Webhook, identity *auth.Identity) 
 	if a.closed {
 		return nil, deny(WebhookFailed)
 	}
-	if len(a.flights) >= questionsMax {
+	if a.open >= questionsMax {
 		return nil, deny(WebhookBusy)
 	}
 	started := &flight{done: make(chan struct{})}
 	a.flights[asked] = started
+	a.open++
 	a.flying.Add(1)
 	go a.fly(started, asked, webhook, identity)
 	return started, Decision{}
@@ -156,8 +159,11 @@ func (a *asker) fly(started *flight, asked question, webhook *Webhook, identity 
 	decision, age := a.answer(asked, webhook, identity)
 	a.mutex.Lock()
 	started.decision = decision
-	delete(a.flights, asked)
-	if age > 0 {
+	a.open--
+	if a.flights[asked] == started {
+		delete(a.flights, asked)
+	}
+	if age > 0 && !started.stale {
 		now := a.now()
 		a.answers.put(asked, decision, now.Add(age), now)
 	}
@@ -284,6 +290,26 @@ func maxAge(header http.Header) time.Duration {
 		}
 	}
 	return time.Duration(max(seconds, 0)) * time.Second
+}
+
+// Forget forgets what webhooks said of a user, of a channel, of both where both are given, or of
+// everybody: whoever asks from now on is asked about anew. It looks at every answer that is kept.
+func (p *Policy) Forget(user, channel string) {
+	p.webhook.forget(func(asked question) bool {
+		return (user == "" || asked.user == user) && (channel == "" || asked.channel == channel)
+	})
+}
+
+func (a *asker) forget(meant func(question) bool) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.answers.forget(meant)
+	for asked, one := range a.flights {
+		if meant(asked) {
+			one.stale = true
+			delete(a.flights, asked) // who comes now asks again
+		}
+	}
 }
 
 // close ends the flights and waits for them.

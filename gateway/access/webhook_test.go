@@ -289,6 +289,62 @@ func TestAskFliesOnce(t *testing.T) {
 	}
 }
 
+// TestForget: who is forgotten is asked about anew, and an answer that was on its way is for those who
+// waited for it alone.
+func TestForget(t *testing.T) {
+	arrived, release := make(chan struct{}, 1), make(chan struct{})
+	host := newHook(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if strings.Contains(string(body), "job:slow") {
+			arrived <- struct{}{}
+			<-release
+		}
+		answer(200, "", "Cache-Control", "max-age=60")(w, r)
+	})
+	policy := hookPolicy(t, Webhook{URL: host.URL, Timeout: 20 * time.Second}, Options{})
+	people := map[string]*auth.Identity{"ada": verified(t, "ada"), "bob": verified(t, "bob")}
+	askAll := func() {
+		for _, who := range people {
+			for _, name := range []string{"job:1", "job:2"} {
+				if got := policy.Ask(t.Context(), who, channel(name)); got != allow() {
+					t.Errorf("denied: %s", got.Reason)
+				}
+			}
+		}
+	}
+	askAll()
+	for _, step := range []struct {
+		user, channel string
+		again         int64 // questions that are asked again
+	}{{"ada", "job:1", 1}, {"ada", "", 2}, {"", "job:2", 2}, {"", "", 4}, {"eve", "", 0}, {"ada", "job:3", 0}} {
+		before := host.asked.Load()
+		policy.Forget(step.user, step.channel)
+		askAll()
+		if got := host.asked.Load() - before; got != step.again {
+			t.Errorf("after %q, %q were forgotten the webhook was asked %d times, want %d", step.user, step.channel, got, step.again)
+		}
+	}
+
+	before := host.asked.Load()
+	decisions := make(chan Decision, 2)
+	ask := func() { decisions <- policy.Ask(t.Context(), people["ada"], channel("job:slow")) }
+	go ask()
+	<-arrived
+	policy.Forget("ada", "")
+	go ask()
+	<-arrived // asked again, though an answer is on its way
+	close(release)
+	for range 2 {
+		if got := <-decisions; got != allow() {
+			t.Errorf("denied: %s", got.Reason)
+		}
+	}
+	policy.Ask(t.Context(), people["ada"], channel("job:slow"))
+	if got := host.asked.Load() - before; got != 2 {
+		t.Errorf("the webhook was asked %d times, want 2: what came after the order is kept", got)
+	}
+}
+
 // TestAskBounds: questions and requests are bounded, and so is the wait for a slot.
 func TestAskBounds(t *testing.T) {
 	var inside, most atomic.Int64
