@@ -36,7 +36,7 @@ var authenticationCases = []abuse{
 		do: largeTokens,
 	},
 	{
-		id: "E3", sent: "kid, jku, x5u and iss that point at files and addresses; 300 invented kids", authenticated: true,
+		id: "E3", sent: "kid, jku, x5u and iss that point at files and addresses; 300 invented kids; tokens of one tenant at the gateway of another", authenticated: true,
 		counts:  map[string]int{"request unauthorized": some},
 		prepare: withKeySet, do: pointingHeaders,
 	},
@@ -284,6 +284,7 @@ func pointingHeaders(w *world) {
 		return w.streamStatus(signES(w, set.keys["one"], map[string]any{"kid": "one"}, claimsOf("alice"))) == 200
 	})
 	w.note("401; nothing fetched from what a token names; 300 invented kids, %d fetches of the key set", fetched)
+	w.wantTenantsApart()
 }
 
 func strangeClaims(w *world) {

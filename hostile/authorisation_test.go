@@ -2,10 +2,8 @@ package hostile
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"strings"
-	"time"
 )
 
 // authorisationCases are the cases of letter F.
@@ -29,8 +27,11 @@ var authorisationCases = []abuse{
 		do:     nearlyGranted,
 	},
 	{
-		id: "F4", sent: "rights taken away under a stream of events; webhooks that hang, fail and are gone", authenticated: true,
-		counts:  map[string]int{"request access_denied": some, "request broker_unavailable": maybe, "end disconnected": 3},
+		id: "F4", sent: "rights taken away under a stream of events, while a webhook is asked, while Redis is away, of streams on two gateways; webhooks that hang, fail and are gone",
+		authenticated: true, redis: true, gaps: true,
+		counts: map[string]int{
+			"request access_denied": some, "request broker_unavailable": maybe, "end disconnected": some, "gap broker": maybe, "loss": maybe,
+		},
 		prepare: withWebhooks, do: withdrawn,
 	},
 	{
@@ -140,89 +141,6 @@ func nearlyGranted(w *world) {
 	w.note("403 or 400 for %d near misses on both wires; the granted ones in every escape", len(near))
 }
 
-// withWebhooks makes namespaces whose webhooks are no good.
-func withWebhooks(w *world) {
-	hanging, err := net.Listen("tcp", "127.0.0.1:0") // accepts in the kernel, and nobody answers
-	if err != nil {
-		w.Fatal(err)
-	}
-	w.Cleanup(func() { hanging.Close() })
-	failing, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.Fatal(err)
-	}
-	w.Cleanup(func() { failing.Close() })
-	go func() {
-		for {
-			c, err := failing.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.SetDeadline(time.Now().Add(patience))
-			_, _ = c.Read(make([]byte, 4096))
-			_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"allow\":true")) // and no more
-			c.Close()
-		}
-	}()
-	hook := func(name, address string) string {
-		return fmt.Sprintf("  %s:\n    access: webhook\n    on_denied: error\n    webhook: {url: %q, timeout: 500ms}\n", name, "http://"+address+"/may")
-	}
-	w.abuse.file = "namespaces:\n  job_progress: {access: user}\n" +
-		hook("hanging", hanging.Addr().String()) + hook("failing", failing.Addr().String()) + hook("gone", freeAddress(w.T))
-}
-
-func withdrawn(w *world) {
-	alice := w.secret(sign(claimsOf("alice")))
-	for _, name := range []string{"hanging:1", "failing:1", "gone:1"} {
-		response, _ := w.asked("GET /api/stream?channel="+name+" HTTP/1.1", bearer(alice)[0])
-		if response.StatusCode != 403 && response.StatusCode != 503 {
-			w.Errorf("%s was answered %d: a webhook that does not answer must deny", name, response.StatusCode)
-		}
-		s := w.websocket("/ws", bearer(alice)...)
-		s.await("connected")
-		if answer := s.reply(`{"type":"subscribe","channel":"` + name + `"}`); answer.Type != "error" {
-			w.Errorf("%s on a WebSocket was answered with %s", name, answer.text)
-		}
-		s.Close()
-	}
-	// The right goes while events come: what is published after the acknowledgement does not arrive.
-	const channel = "job_progress:bystander" // which the feed fills
-	streams := []*stream{w.stream("/api/stream?channel="+channel, bearer(alice)...).live(), w.stream("/api/stream?channel="+channel, bearer(alice)...).live()}
-	socket := w.websocket("/ws?channel="+channel, bearer(alice)...)
-	for range 3 {
-		streams[0].await("an event", func(e sseEvent) bool { return parsed(e.data).N > 0 })
-	}
-	if status, body := w.gateway.ask("POST", "/api/admin/unsubscribe?user=alice&channel="+channel); status != 200 || !strings.Contains(string(body), `"unsubscribed":3`) {
-		w.Fatalf("unsubscribing was answered %d %s", status, body)
-	}
-	last := w.feed.last() + 1 // one may be on its way to be published
-	w.within(patience, "the feed goes on", func() bool { return w.feed.last() > last+20 })
-	if status, body := w.gateway.ask("POST", "/api/admin/disconnect?user=alice"); status != 200 {
-		w.Fatalf("disconnecting was answered %d %s", status, body)
-	}
-	heard := 0
-	for _, s := range streams {
-		for {
-			e, err := s.next()
-			if err != nil {
-				break
-			}
-			heard = max(heard, parsed(e.data).N)
-		}
-	}
-	for {
-		text, err := socket.text()
-		if err != nil {
-			break
-		}
-		heard = max(heard, parsed(text).N)
-	}
-	if heard > last || heard == 0 {
-		w.Errorf("event %d came, and the right was gone at %d", heard, last)
-	}
-	w.note("403 where the webhook hangs, breaks off or is gone; after the acknowledgement of an unsubscribe no later event came")
-}
-
 func curious(w *world) {
 	claims := claimsOf("alice")
 	claims["channels"] = []string{"user:1"}
@@ -270,13 +188,45 @@ func curious(w *world) {
 			break
 		}
 	}
-	for _, path := range []string{"/api/admin/explain?client=1", "/metrics", "/api/presence?channel=user:2"} {
+	for _, path := range []string{"/api/admin/explain?client=1", "/metrics"} {
 		if response, _ := w.asked("GET "+path+" HTTP/1.1", alice); response.StatusCode != 404 && response.StatusCode != 403 {
 			w.Errorf("%s was answered %d", path, response.StatusCode)
 		}
 	}
+	w.wantNoPresence(socket, alice)
 	if _, body := w.asked("GET /api/realtime/stats HTTP/1.1", alice); strings.Contains(body, "user:2") || strings.Contains(body, "bob") {
 		w.Errorf("the statistics name a channel or a user: %s", body)
 	}
-	w.note("403 and access_denied, in the same words whether the channel lives or not; nothing in statistics or replay")
+	w.note("403 and access_denied, in the same words whether the channel lives or not; nothing in statistics or replay; who else is there is told nobody, however they ask")
+}
+
+// wantNoPresence asks who is there, in the ways of servers that would tell: of a channel that lives and
+// is another's, of one that nobody has, and of the own one. The answer is a refusal, and the same for all.
+func (w *world) wantNoPresence(socket *socket, alice string) {
+	for _, ask := range []string{
+		`{"type":"presence","channel":"CHANNEL"}`, `{"type":"presence_stats","channel":"CHANNEL"}`, `{"type":"who","channel":"CHANNEL"}`,
+		`{"type":"history","channel":"CHANNEL"}`, `{"id":1,"presence":{"channel":"CHANNEL"}}`, `{"id":1,"presence_stats":{"channel":"CHANNEL"}}`,
+		`{"type":"subscribe","channel":"CHANNEL:presence"}`, `{"type":"subscribe","channel":"__presence:CHANNEL"}`,
+		"GET /api/presence?channel=CHANNEL HTTP/1.1", "GET /api/presence_stats?channel=CHANNEL HTTP/1.1", "GET /api/channels HTTP/1.1",
+		"GET /api/realtime/channels/CHANNEL HTTP/1.1", "GET /.well-known/mercure/subscriptions HTTP/1.1", "GET /ws/CHANNEL/presence HTTP/1.1",
+	} {
+		answers := make(map[string]bool)
+		for _, channel := range []string{"user:2", "user:none", "user:1"} {
+			question, answer, refused := strings.ReplaceAll(ask, "CHANNEL", channel), "", false
+			if strings.HasPrefix(question, "{") {
+				one := socket.reply(question)
+				answer, refused = one.text, one.Type == "error"
+			} else {
+				response, body := w.asked(question, alice)
+				answer, refused = body, response.StatusCode == 404
+			}
+			if !refused {
+				w.Errorf("%s was answered with %s", question, answer)
+			}
+			answers[strings.ReplaceAll(answer, channel, "CHANNEL")] = true
+		}
+		if len(answers) != 1 {
+			w.Errorf("the answers to %s differ, which tells what exists: %v", ask, answers)
+		}
+	}
 }

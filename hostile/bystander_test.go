@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/millrace/millrace/internal/redistest"
@@ -33,25 +32,28 @@ type feed struct {
 }
 
 // An answer must come within limit: a number whose answer does not is given up.
-func startFeed(t testing.TB, g *gateway, redis *redistest.Server, token string, limit time.Duration) *feed {
+func startFeed(w *world, limit time.Duration) *feed {
 	f := &feed{}
 	var connection net.Conn
 	var reader *bufio.Reader
 	f.send = func(number int) error {
-		address, request := g.address, httpPublish(token, feedChannel, fmt.Sprintf(`{"n":%d}`, number))
-		if redis != nil {
-			address, request = redis.Addr, resp("PUBLISH", feedChannel, fmt.Sprintf(`{"n":%d}`, number))
+		address, request := w.gateway.address, httpPublish(w.token, feedChannel, fmt.Sprintf(`{"n":%d}`, number))
+		if w.redis != nil {
+			address, request = w.redis.Addr, redistest.Encode("PUBLISH", feedChannel, fmt.Sprintf(`{"n":%d}`, number))
 		}
 		if connection == nil {
-			var err error
-			if connection, err = net.DialTimeout("tcp", address, time.Second); err != nil {
+			err := w.redisHost.inside(func() (err error) {
+				connection, err = net.DialTimeout("tcp", address, time.Second)
+				return err
+			})
+			if err != nil {
 				connection = nil
 				return err
 			}
 			reader = bufio.NewReader(connection)
 		}
 		_ = connection.SetDeadline(time.Now().Add(limit))
-		err := once(connection, reader, request, redis != nil)
+		err := once(connection, reader, request, w.redis != nil)
 		if err != nil {
 			connection.Close()
 			connection = nil
@@ -66,7 +68,7 @@ func startFeed(t testing.TB, g *gateway, redis *redistest.Server, token string, 
 			connection.Close()
 		}
 	}()
-	t.Cleanup(func() {
+	w.Cleanup(func() {
 		close(stop)
 		<-done
 	})
@@ -143,15 +145,6 @@ func httpPublish(token, channel, event string) []byte {
 	}
 	return fmt.Appendf(nil, "POST /api/publish HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s",
 		authorization, len(body), body)
-}
-
-// resp writes a command in Redis's protocol.
-func resp(words ...string) []byte {
-	command := fmt.Appendf(nil, "*%d\r\n", len(words))
-	for _, word := range words {
-		command = fmt.Appendf(command, "$%d\r\n%s\r\n", len(word), word)
-	}
-	return command
 }
 
 // bystander listens to the feed, and holds it to the promise: in order, none twice, and a missing

@@ -1,5 +1,5 @@
 // Package hostile does to a gateway what hostile and broken peers do: one test for each case of
-// the list of abuse cases, A1 to J4, against the real binary.
+// the list of abuse cases, A1 to J4, and for faults of the network, against the real binary.
 //
 // A case says what it sends, checks what must come back and what must not happen, and names the
 // counters that must have counted it. Around every case one harness holds five invariants, from
@@ -20,7 +20,11 @@
 // (memory_test.go): on amd64, and where that is allowed; elsewhere these cases are skipped and say why.
 //
 // Each case has a gateway of its own, so that cases run beside each other and what is measured is
-// theirs. What the list names and no case can show yet stands in [known], with the reason.
+// theirs. What the list names and no case can show stands in [known], with the reason.
+//
+// Faults of the network, which the list does not have, are the cases of letter N: what they are about
+// lives on a host of its own, a network namespace at the other end of a cable (host_test.go), whose
+// packets can be made to vanish. That takes root; without it these cases are skipped and say so.
 //
 // `go test ./hostile` runs with small crowds. `make hostile` runs the same cases with larger ones,
 // one after the other, and writes docs/robustness.md.

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/processtest"
 )
 
 // gateway is one running `millrace serve`.
@@ -47,8 +49,13 @@ func init() { portNext.Store(rand.Uint32N(portCount)) }
 // freeAddress gives a loopback address that nobody listens on.
 func freeAddress(t testing.TB) string {
 	t.Helper()
+	return freeAddressOf(t, "127.0.0.1")
+}
+
+func freeAddressOf(t testing.TB, host string) string {
+	t.Helper()
 	for range 100 {
-		address := "127.0.0.1:" + strconv.Itoa(portFirst+int(portNext.Add(1)%portCount))
+		address := host + ":" + strconv.Itoa(portFirst+int(portNext.Add(1)%portCount))
 		if listener, err := net.Listen("tcp", address); err == nil {
 			listener.Close()
 			return address
@@ -110,7 +117,7 @@ func (s start) run(t testing.TB) *gateway {
 	}
 	go g.follow(output)
 	t.Cleanup(func() { g.end(t) })
-	if !s.unready && !poll(patience, func() bool { return g.ended() || g.status("/readyz") == http.StatusOK }) {
+	if !s.unready && !processtest.Poll(patience, func() bool { return g.ended() || g.status("/readyz") == http.StatusOK }) {
 		t.Fatalf("/readyz did not say 200 within %v:\n%s", patience, g.said())
 	}
 	if g.ended() && !s.unready {

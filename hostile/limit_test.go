@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/millrace/millrace/internal/sockettest"
 )
 
 // limitCases are the cases of letter G: limits and slow readers.
@@ -43,7 +43,7 @@ var limitCases = []abuse{
 	{
 		id: "G6", sent: "peers that vanish without a FIN: idle on both wires, and with events on their way",
 		arguments: []string{"--progress-timeout", "1s"},
-		counts:    map[string]int{"end peer_reset": maybe, "end silent": maybe, "end stalled": maybe, "dropped": maybe},
+		counts:    map[string]int{"end peer_timed_out": some, "end silent": maybe, "end stalled": maybe, "dropped": maybe},
 		do:        vanished,
 	},
 }
@@ -267,20 +267,11 @@ func manyChannels(w *world) {
 	w.note("too_many_subscriptions at 101; all %d subscriptions in Redis are given back", 100*count)
 }
 
-// vanish makes the kernel drop whatever comes for a connection, as if its cable had been cut:
-// nothing is acknowledged, and nothing is told.
+// vanish drops whatever comes for a connection, as where a cable is cut.
 func (c *connection) vanish() {
 	c.t.Helper()
-	raw, err := c.SyscallConn()
-	if err != nil {
+	if err := sockettest.Vanish(c.TCPConn); err != nil {
 		c.t.Fatal(err)
-	}
-	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	control := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]})
-	})
-	if control != nil || err != nil {
-		c.t.Fatal(control, err)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/internal/processtest"
 )
 
 // parseCases are the cases of letter A: HTTP parse.
@@ -69,7 +71,7 @@ func slowHeads(w *world) {
 	}
 	// On a very slow machine the first are gone before the last has come.
 	quick := time.Since(began) < handshake/2
-	if refused := poll(handshake/4, func() bool { return w.counted()["desk connections"] > 0 }); quick && !refused {
+	if refused := processtest.Poll(handshake/4, func() bool { return w.counted()["desk connections"] > 0 }); quick && !refused {
 		w.Errorf("%d connections at once, and none was closed at accept", count)
 	}
 	costs := w.measured()

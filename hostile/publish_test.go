@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+
+	"github.com/millrace/millrace/internal/redistest"
 )
 
 // hmacSecret signs the tokens of the cases that use authentication.
@@ -64,9 +66,9 @@ func (w *world) publishHTTP(token, channel, event string) (status int, body stri
 // the answer.
 func (w *world) redisCommand(words ...string) string {
 	w.Helper()
-	c := dialAt(w.T, w.redis.Addr)
+	c := dialAt(w.T, w.redisHost, w.redis.Addr, nil)
 	defer c.Close()
-	if _, err := c.Write(resp(words...)); err != nil {
+	if _, err := c.Write(redistest.Encode(words...)); err != nil {
 		w.Fatal(err)
 	}
 	line, err := c.reader.ReadString('\n')
@@ -82,12 +84,12 @@ func (w *world) redisCommand(words ...string) string {
 // pipeline sends many commands at once and waits for a line of each one's answer.
 func (w *world) pipeline(address string, commands [][]string) {
 	w.Helper()
-	c := dialAt(w.T, address)
+	c := dialAt(w.T, w.redisHost, address, nil)
 	defer c.Close()
 	go func() {
 		buffered := bufio.NewWriter(c.TCPConn)
 		for _, words := range commands {
-			_, _ = buffered.Write(resp(words...))
+			_, _ = buffered.Write(redistest.Encode(words...))
 		}
 		_ = buffered.Flush() // shows as answers that do not come
 	}()

@@ -180,7 +180,7 @@ func failover(w *world) {
 		}
 		defer connection.Close()
 		_ = connection.SetDeadline(time.Now().Add(time.Second))
-		if _, err := connection.Write(resp("PUBLISH", "job_progress:h3", fmt.Sprintf(`{"n":%d}`, number))); err != nil {
+		if _, err := connection.Write(redistest.Encode("PUBLISH", "job_progress:h3", fmt.Sprintf(`{"n":%d}`, number))); err != nil {
 			return err
 		}
 		_, err = connection.Read(make([]byte, 64))

@@ -49,7 +49,8 @@ func addRow(w *world, before, after cost, took time.Duration) {
 const reportHead = `# Robustness
 
 What hostile and broken peers did to a gateway, and what came back. ` + "`make hostile`" + ` writes this page: it runs every case against the
-real binary, one after the other, with a Redis of its own where one is needed, over loopback.
+real binary, one after the other, with a Redis of its own where one is needed, over loopback; those of letter N, which are faults of
+the network, between two network namespaces, which takes root.
 
 Around each case an event stream and a WebSocket hear a numbered sequence, 40 events a second. Each case is held to five invariants: the
 process lives; the bystanders miss nothing, and hear the next event within a second of its publication; descriptors, goroutines and
@@ -83,11 +84,24 @@ func writeReport(path string) error {
 		fmt.Fprintf(&page, "| %s | %s | %s | %s | %s | %d ms | %s | %s | %.1f s |\n", r.abuse.id, cell(r.abuse.sent), cell(r.came), r.counts, cell(r.load),
 			r.longest.Milliseconds(), memory, descriptors, r.took.Seconds())
 	}
+	if skipped := skippedCases(); len(skipped) > 0 {
+		fmt.Fprintf(&page, "\nSkipped on that machine: %s.\n", strings.Join(skipped, ", "))
+	}
 	page.WriteString("\n## What is not tested here\n\n| case | what | why |\n| --- | --- | --- |\n")
 	for _, one := range known {
 		fmt.Fprintf(&page, "| %s | %s | %s |\n", one.id, cell(one.what), cell(one.reason))
 	}
 	return os.WriteFile(path, page.Bytes(), 0o644)
+}
+
+// skippedCases are those that have no row.
+func skippedCases() (ids []string) {
+	for _, one := range cases() {
+		if !slices.ContainsFunc(rows, func(r row) bool { return r.abuse.id == one.id }) {
+			ids = append(ids, one.id)
+		}
+	}
+	return ids
 }
 
 func mebibytes(c cost) float64 { return float64(c.bytes) / (1 << 20) }

@@ -73,6 +73,13 @@ func noDescriptors(w *world) {
 	if status := w.gateway.status("/healthz"); status != 200 {
 		w.Errorf("the admin listener answers %d with no descriptor left for others", status)
 	}
+	if _, err := w.gateway.metrics(); err != nil {
+		w.Errorf("with no descriptor left for others: %v", err)
+	}
+	// The log is a descriptor from the start: nothing has to be opened for a line, and each event of the
+	// feed is one.
+	said := len(w.gateway.lines())
+	w.within(patience, "the log goes on", func() bool { return len(w.gateway.lines()) > said })
 	w.redis.CLI(w.T, "CLIENT", "KILL", "TYPE", "pubsub")
 	w.gapsHeard(make([]int, len(w.bystanders)), "a lost subscription")
 	w.wantAlive()
@@ -88,7 +95,7 @@ func noDescriptors(w *world) {
 		return err == nil && response.StatusCode == http.StatusOK
 	})
 	w.held("400 connections against 200 descriptors, processor at %d%% of a core", used*100/(2*time.Second))
-	w.note("refused at start where the limit cannot hold; what is over is closed at accept without spinning; streams go on, the admin listener answers, Redis is reconnected; accepting resumes")
+	w.note("refused at start where the limit cannot hold; what is over is closed at accept without spinning; streams go on, the admin listener answers, the log goes on, Redis is reconnected; accepting resumes")
 }
 
 func connectAndReset(w *world) {

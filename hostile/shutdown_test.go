@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/internal/processtest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -38,7 +39,7 @@ var shutdownCases = []abuse{
 
 // at is the world with another gateway in it, for its connections.
 func (w *world) at(g *gateway) *world {
-	return &world{T: w.T, abuse: w.abuse, gateway: g, redis: w.redis, token: w.token}
+	return &world{T: w.T, abuse: w.abuse, gateway: g, redis: w.redis, redisHost: w.redisHost, token: w.token}
 }
 
 func drained(w *world) {
@@ -287,7 +288,7 @@ func rolling(w *world) {
 	}
 	close(publishing)
 	<-done
-	poll(patience, func() bool { // who does not hear all shows below
+	processtest.Poll(patience, func() bool { // who does not hear all shows below
 		return !slices.ContainsFunc(clients, func(c *resumer) bool { return c.last.Load() != published.Load() })
 	})
 	stop()

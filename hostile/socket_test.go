@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -20,19 +21,25 @@ type connection struct {
 	reader *bufio.Reader
 }
 
-// dial connects to the public listener. It is closed at the end of the case.
+// dial connects to the public listener, from the host that the world stands on. It is closed at the end
+// of the case.
 func (w *world) dial() *connection {
 	w.Helper()
-	c := dialAt(w.T, w.gateway.address)
+	c := dialAt(w.T, w.stands, w.gateway.address, nil)
 	w.mutex.Lock()
 	w.opened = append(w.opened, c)
 	w.mutex.Unlock()
 	return c
 }
 
-func dialAt(t testing.TB, address string) *connection {
+// dialAt connects from a host, nil for this one. control, where set, is as in [net.Dialer].
+func dialAt(t testing.TB, from *host, address string, control func(network, address string, raw syscall.RawConn) error) *connection {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", address, patience)
+	var c net.Conn
+	err := from.inside(func() (err error) {
+		c, err = (&net.Dialer{Timeout: patience, Control: control}).Dial("tcp", address)
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/millrace/millrace/internal/processtest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -35,11 +36,12 @@ type abuse struct {
 	id string // as in the list: A1
 	// sent says in a few words what the case sends.
 	sent string
-	// arguments, file and descriptors are the gateway's; see [start].
+	// arguments, file, descriptors, group and address are the gateway's; see [start].
 	arguments   []string
 	file        string
 	descriptors int
 	group       string
+	address     string
 	// redis runs a Redis that feeds the gateway; with these arguments.
 	redis          bool
 	redisArguments []string
@@ -55,8 +57,8 @@ type abuse struct {
 	// bytesSpare is the tolerance of memory, 0: the usual.
 	bytesSpare int
 
-	// prepare, where set, runs before the gateway starts and may add to w.abuse's arguments, file and
-	// group.
+	// prepare, where set, runs before the gateway starts and may add to w.abuse's arguments, file,
+	// group and address, to the world's Redis and to its other host.
 	prepare func(w *world)
 	do      func(w *world)
 }
@@ -67,11 +69,15 @@ type world struct {
 	abuse      abuse
 	gateway    *gateway
 	redis      *redistest.Server // nil: none
+	redisHost  *host             // that Redis is on; nil: this one
+	far        *host             // another one, of the cases that have one
+	stands     *host             // where connections are made from; nil: this one
 	feed       *feed
 	token      string // of the bystanders, "" without authentication
 	bystanders []*bystander
 	key        *ecdsa.PrivateKey // of the cases with a public key
 	keySet     *keySet           // of the cases with one
+	webhook    *gatedWebhook     // of the case with one
 
 	mutex   sync.Mutex
 	secrets []string // what no log line may hold
@@ -133,7 +139,7 @@ func (w *world) secret(text string) string {
 // within fails the case unless what is awaited comes true in time.
 func (w *world) within(limit time.Duration, what string, done func() bool) {
 	w.Helper()
-	if !poll(limit, done) {
+	if !processtest.Poll(limit, done) {
 		w.Fatalf("%s: not within %v", what, limit)
 	}
 }
@@ -153,12 +159,14 @@ func meet(t *testing.T, one abuse) {
 		arguments = append(arguments, "--auth-hmac-secret", w.secret(hmacSecret))
 		w.token = w.secret(sign(map[string]any{"sub": "bystander", "aud": "shop", "publish": []string{"*"}, "exp": time.Now().Add(time.Hour).Unix()}))
 	}
-	w.gateway = start{arguments: arguments, file: w.abuse.file, descriptors: one.descriptors, group: w.abuse.group}.run(t)
+	w.gateway = start{
+		arguments: arguments, file: w.abuse.file, descriptors: one.descriptors, group: w.abuse.group, address: w.abuse.address,
+	}.run(t)
 	answerWithin := patience
 	if one.gaps { // what feeds the bystanders may be away, and to wait for it would be no feed
 		answerWithin = 2 * time.Second
 	}
-	w.feed = startFeed(t, w.gateway, w.redis, w.token, answerWithin)
+	w.feed = startFeed(w, answerWithin)
 	w.bystanders = []*bystander{listen(w, "sse", w.token), listen(w, "websocket", w.token)}
 	w.within(patience, "the bystanders hear the feed", w.bystandersHear)
 	before, counted := w.measured(), w.counted()
@@ -207,7 +215,7 @@ func (w *world) wantAlive() {
 	from := w.feed.last()
 	for _, b := range w.bystanders {
 		// On a busy machine one event may take longer; a gateway that is well brings the next in time.
-		if !poll(patience, func() bool {
+		if !processtest.Poll(patience, func() bool {
 			number, took := b.heard()
 			return number > from && took < time.Second
 		}) {
@@ -224,7 +232,7 @@ func (w *world) wantReturn(before cost) (after cost) {
 	if spare == 0 {
 		spare = bytesSpare
 	}
-	if !poll(patience, func() bool {
+	if !processtest.Poll(patience, func() bool {
 		after = w.measured()
 		return after.descriptors <= before.descriptors && after.goroutines <= before.goroutines+goroutinesSpare && after.bytes <= before.bytes+spare
 	}) {
@@ -276,7 +284,7 @@ func (w *world) counted() map[string]int {
 func (w *world) wantCounted(before map[string]int) {
 	w.Helper()
 	var wrong []string
-	poll(patience/3, func() bool {
+	processtest.Poll(patience/3, func() bool {
 		wrong = w.miscounted(before, w.counted())
 		return len(wrong) == 0
 	})
