@@ -10,9 +10,9 @@ import (
 // their keys alike.
 type tenant struct {
 	name   string
-	world   *world // at its gateway
-	issuer  string
-	key     *ecdsa.PrivateKey // the one that signs for its users, as "one"
+	world  *world // at its gateway
+	issuer string
+	key    *ecdsa.PrivateKey // the one that signs for its users, as "one"
 }
 
 // tenants starts a gateway for each of three: acme and bolt have one provider, which signs with one key

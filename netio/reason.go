@@ -8,15 +8,15 @@ type Reason uint8
 
 // The reasons for which netio itself ends a stream.
 const (
-	ReasonNone        Reason = iota
-	ReasonPeerClosed         // the peer closed, or half-closed, its side in order
-	ReasonPeerReset          // the peer's side is gone: it was reset, or is refused
-	ReasonStalled            // no whole frame left the outbox for the stall limit
-	ReasonEndDeadline        // the stream was ending and the peer did not take the rest in time
-	ReasonLoopClosed         // the loop was closed under it
-	ReasonBug                // a callback panicked; tests hold this at zero
-	ReasonPeerTimedOut       // the kernel gave the peer up: it acknowledged nothing, or took nothing, for too long
-	FirstOwnReason    Reason = 16
+	ReasonNone         Reason = iota
+	ReasonPeerClosed          // the peer closed, or half-closed, its side in order
+	ReasonPeerReset           // the peer's side is gone: it was reset, or is refused
+	ReasonStalled             // no whole frame left the outbox for the stall limit
+	ReasonEndDeadline         // the stream was ending and the peer did not take the rest in time
+	ReasonLoopClosed          // the loop was closed under it
+	ReasonBug                 // a callback panicked; tests hold this at zero
+	ReasonPeerTimedOut        // the kernel gave the peer up: it acknowledged nothing, or took nothing, for too long
+	FirstOwnReason     Reason = 16
 )
 
 // String names netio's own reasons as metrics and logs spell them.

@@ -49,7 +49,7 @@ type asker struct {
 	slots  chan struct{} // one for each request on its way
 	flying sync.WaitGroup
 
-	mutex   sync.Mutex // guards what follows
+	mutex   sync.Mutex           // guards what follows
 	flights map[question]*flight // those that may be joined
 	open    int                  // questions on their way, also those that may not
 	answers answerCache
