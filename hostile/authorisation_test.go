@@ -193,7 +193,7 @@ func curious(w *world) {
 			w.Errorf("%s was answered %d", path, response.StatusCode)
 		}
 	}
-	w.wantNoPresence(socket, alice)
+	w.wantNoPresence(alice)
 	if _, body := w.asked("GET /api/realtime/stats HTTP/1.1", alice); strings.Contains(body, "user:2") || strings.Contains(body, "bob") {
 		w.Errorf("the statistics name a channel or a user: %s", body)
 	}
@@ -202,7 +202,9 @@ func curious(w *world) {
 
 // wantNoPresence asks who is there, in the ways of servers that would tell: of a channel that lives and
 // is another's, of one that nobody has, and of the own one. The answer is a refusal, and the same for all.
-func (w *world) wantNoPresence(socket *socket, alice string) {
+func (w *world) wantNoPresence(alice string) {
+	socket := w.websocket("/ws", alice)
+	socket.await("connected")
 	for _, ask := range []string{
 		`{"type":"presence","channel":"CHANNEL"}`, `{"type":"presence_stats","channel":"CHANNEL"}`, `{"type":"who","channel":"CHANNEL"}`,
 		`{"type":"history","channel":"CHANNEL"}`, `{"id":1,"presence":{"channel":"CHANNEL"}}`, `{"id":1,"presence_stats":{"channel":"CHANNEL"}}`,
