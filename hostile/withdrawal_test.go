@@ -70,6 +70,16 @@ func withWebhooks(w *world) {
 		hook("slow", slow.Listener.Addr().String(), "30s")
 }
 
+// take waits at a gate of the webhook.
+func (w *world) take(gate <-chan struct{}, what string) {
+	w.Helper()
+	select {
+	case <-gate:
+	case <-time.After(patience):
+		w.Fatalf("%s: not within %v", what, patience)
+	}
+}
+
 // order gives an operator's order to the case's gateway, and wants an answer with that status and text.
 func (w *world) order(what string, status int, text string) {
 	w.Helper()
@@ -192,15 +202,15 @@ func (w *world) takenWhileAsked() {
 	alice := w.secret(sign(claimsOf("alice")))
 	coming := w.dial()
 	coming.say(w.head("GET /api/stream?channel=slow:1&channel=job_progress:f4 HTTP/1.1", "Host: HOST", bearer(alice)[0]))
-	<-w.webhook.asked
+	w.take(w.webhook.asked, "the webhook is asked")
 	socket := w.websocket("/ws?channel=job_progress:f4", bearer(alice)...)
 	socket.await("subscribed")
 	socket.command(`{"type":"subscribe","channel":"slow:2"}`)
-	<-w.webhook.asked
+	w.take(w.webhook.asked, "the webhook is asked")
 	w.order("unsubscribe?user=alice&channel=slow:1", 200, `"unsubscribed":0`) // there is no stream yet
 	w.order("unsubscribe?user=alice&channel=slow:2", 200, `"unsubscribed":1`)
-	<-w.webhook.answered
-	<-w.webhook.answered
+	w.take(w.webhook.answered, "the webhook answers")
+	w.take(w.webhook.answered, "the webhook answers")
 	events := coming.stream().live()
 	socket.await("unsubscribed")
 	for _, channel := range []string{"slow:1", "slow:2", "job_progress:f4"} {
@@ -213,21 +223,17 @@ func (w *world) takenWhileAsked() {
 	}}, "job_progress_f4", late)
 	w.hear(listener{"WebSocket", socket.text}, "job_progress_f4", late)
 
-	yes := make(chan struct{})
-	go func() {
-		defer close(yes)
-		<-w.webhook.asked
-		<-w.webhook.answered
-	}()
-	w.stream("/api/stream?channel=slow:3", bearer(alice)...).live()
-	<-yes
+	comes := func() *connection {
+		c := w.dial()
+		c.say(w.head("GET /api/stream?channel=slow:3 HTTP/1.1", "Host: HOST", bearer(alice)[0]))
+		w.take(w.webhook.asked, "the webhook is asked")
+		w.take(w.webhook.answered, "the webhook answers")
+		return c
+	}
+	comes().stream().live()
 	w.webhook.denies.Store(true)
 	w.order("disconnect?user=alice", 200, `"disconnected":3`)
-	again := w.dial()
-	again.say(w.head("GET /api/stream?channel=slow:3 HTTP/1.1", "Host: HOST", bearer(alice)[0]))
-	<-w.webhook.asked
-	<-w.webhook.answered
-	if response, body := again.answer(); response.StatusCode != 403 {
+	if response, body := comes().answer(); response.StatusCode != 403 {
 		w.Errorf("who was sent away came back by the webhook's yes from before: %d %s", response.StatusCode, body)
 	}
 	w.note("a right that goes while the webhook is asked does not come by its answer, for streams on their way in and for commands; a yes from before counts no more")
