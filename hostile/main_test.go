@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/internal/leaktest"
 	"github.com/millrace/millrace/internal/logwatch"
 	"github.com/millrace/millrace/internal/processtest"
 )
@@ -48,19 +49,11 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(builds)
-	before := processtest.Look()
+	watch := leaktest.Begin()
 	logs.Secret("the secret of tokens", hmacSecret)
 	logs.Secret("a payload", payloadMark)
-	if code := m.Run(); code != 0 {
+	if code := watch.End(m.Run(), logs.Verdict); code != 0 {
 		return code
-	}
-	if err := logs.Verdict(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if err := before.Left(10 * time.Second); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
 	}
 	if err := writeReport(*reportPath); err != nil {
 		fmt.Fprintln(os.Stderr, err)
