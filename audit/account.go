@@ -124,6 +124,8 @@ func (a *account) event(number uint32) {
 	case a.last > 0 && number <= a.last:
 		a.counts.disorder++
 		a.blame("%d came behind %d", number, a.last)
+	case known && a.replayed && a.line.mode == modeEvents && !a.position:
+		a.counts.repeats++ // this gateway heard of it a moment later than the one that the client came from
 	case known && a.replayed:
 		a.counts.duplicates++
 		a.blame("%d came again after all was replayed", number)

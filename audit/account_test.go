@@ -12,6 +12,12 @@ func connect(position bool) step {
 	}
 }
 
+// connectForAll asks for all that there is.
+func connectForAll(a *account) {
+	a.begin(false, true)
+	a.confirm()
+}
+
 func numbers(all ...uint32) step {
 	return func(a *account) {
 		for _, number := range all {
@@ -56,6 +62,9 @@ func TestAccount(t *testing.T) {
 		{"away with a position", modeLog, []step{connect(false), publish(1), numbers(1), publish(3), connect(true), numbers(3)}, counts{expected: 3, missingSilent: 1}},
 		{"replayed again", modeLog, []step{connect(false), publish(3), numbers(1, 2), connect(true), numbers(2, 3), replay}, counts{expected: 3, repeats: 1}},
 		{"again after the replay", modeLog, []step{connect(false), publish(3), numbers(1, 2), connect(true), replay, numbers(2, 3)}, counts{expected: 3, duplicates: 1}},
+		{"elsewhere, which is a little behind", modeEvents, []step{connect(false), publish(3), numbers(1, 2, 3), connectForAll, numbers(1, 2), replay, numbers(3)}, counts{expected: 3, repeats: 3}},
+		{"the same with a position", modeEvents, []step{connect(false), publish(3), numbers(1, 2, 3), connect(true), numbers(2), replay, numbers(3)}, counts{expected: 3, repeats: 1, duplicates: 1}},
+		{"the same of a log", modeLog, []step{connect(false), publish(3), numbers(1, 2, 3), connectForAll, numbers(1, 2), replay, numbers(3)}, counts{expected: 3, repeats: 2, duplicates: 1}},
 		{"replayed without being asked", modeLog, []step{connect(false), publish(1), numbers(1), replay}, counts{expected: 1, disorder: 1}},
 		{"a publisher in doubt", modeEvents, []step{connect(false), publish(1), doubt, publish(3), numbers(1, 3)}, counts{expected: 2}},
 		{"a state skips", modeState, []step{connect(false), publish(3), numbers(1, 3)}, counts{expected: 1}},

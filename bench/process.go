@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/millrace/millrace/internal/freeport"
 )
 
 const (
@@ -274,12 +276,8 @@ func pause(ctx context.Context, d time.Duration) {
 
 // freeAddress is a loopback address with a port that nobody has at this moment.
 func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
+	port, err := freeport.Find()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), err
 }
 
 // lastWords keeps the end of what a child writes. Safe for use by many goroutines.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/broker/brokertest"
+	"github.com/millrace/millrace/internal/freeport"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -164,7 +165,7 @@ func TestStalledPublish(t *testing.T) {
 
 func TestRedisComesLater(t *testing.T) {
 	t.Parallel()
-	port, err := redistest.FreePort()
+	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}

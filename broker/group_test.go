@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/broker/brokertest"
+	"github.com/millrace/millrace/internal/freeport"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -215,7 +216,7 @@ func publishUntilHeard(t *testing.T, r *brokertest.Recorder, server *redistest.S
 func TestSentinelFaults(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	port, err := redistest.FreePort()
+	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/freeport"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -138,7 +139,7 @@ func TestSlot(t *testing.T) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	port, err := redistest.FreePort()
+	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}

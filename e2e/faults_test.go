@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/internal/freeport"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -243,7 +244,7 @@ func degraded(s stats) bool { return s.Status == "degraded" && !s.Channels.Conne
 // TestRedisComesLate: a gateway that starts before its Redis waits for it, unready, and then
 // serves. A client that came early is told, not left in the dark.
 func TestRedisComesLate(t *testing.T) {
-	port, err := redistest.FreePort()
+	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/access"
+	"github.com/millrace/millrace/internal/freeport"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -209,7 +210,7 @@ func (h *house) wantStatus(t testing.TB, status string, delivering bool) {
 // TestRedisComesLate: a gateway that is up before its Redis waits for it.
 func TestRedisComesLate(t *testing.T) {
 	t.Parallel()
-	port, err := redistest.FreePort()
+	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/freeport"
 )
 
 // slotCount is the number of hash slots of a Redis Cluster.
@@ -47,7 +49,7 @@ func RunCluster(count int) (*Cluster, error) {
 
 func (c *Cluster) run(count int) error {
 	for range count {
-		busPort, err := FreePort()
+		busPort, err := freeport.Find()
 		if err != nil {
 			return err
 		}
@@ -247,7 +249,7 @@ func (g *Sentinel) run() error {
 	const count = 3
 	ports := make([]int, count)
 	for index := range ports {
-		if ports[index], err = FreePort(); err != nil {
+		if ports[index], err = freeport.Find(); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/freeport"
 )
 
 const (
@@ -67,7 +69,7 @@ func Run(arguments ...string) (*Server, error) {
 	var err error
 	for range startAttempts {
 		var port int
-		if port, err = FreePort(); err != nil {
+		if port, err = freeport.Find(); err != nil {
 			return nil, err
 		}
 		var server *Server
@@ -102,26 +104,18 @@ func RunOn(port int, arguments ...string) (*Server, error) {
 	return server, nil
 }
 
-// FreePort returns a TCP port of the loopback that nobody listens on at this moment.
-func FreePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("redistest: find a free port: %w", err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
-}
-
 // launch starts the process and waits for its first answer.
 func (s *Server) launch() error {
 	arguments := s.arguments
-	if len(arguments) > 0 && strings.HasSuffix(arguments[0], ".conf") {
+	logged := s.logSize()
+	configured := len(arguments) > 0 && strings.HasSuffix(arguments[0], ".conf")
+	if configured {
 		// A configuration file comes first on the command line.
 		arguments = append([]string{arguments[0], "--port", strconv.Itoa(s.Port)}, arguments[1:]...)
 	} else {
 		arguments = append([]string{
 			"--port", strconv.Itoa(s.Port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-			"--dir", s.directory, "--logfile", filepath.Join(s.directory, "redis.log"),
+			"--dir", s.directory, "--logfile", s.logFile(),
 		}, arguments...)
 	}
 	command := exec.Command(s.binary, arguments...)
@@ -139,11 +133,12 @@ func (s *Server) launch() error {
 	s.mutex.Lock()
 	s.command, s.exited, s.stopped = command, exited, false
 	s.mutex.Unlock()
-	return s.awaitAnswer(exited)
+	return s.awaitAnswer(exited, func() bool { return configured || s.isReady(logged) })
 }
 
-// awaitAnswer polls until the server speaks. An error reply (NOAUTH) is an answer too.
-func (s *Server) awaitAnswer(exited <-chan struct{}) error {
+// awaitAnswer polls until the server speaks, and it is this one and no other on the same port. An error
+// reply (NOAUTH) is an answer too.
+func (s *Server) awaitAnswer(exited <-chan struct{}, isOurs func() bool) error {
 	deadline := time.Now().Add(startTimeout)
 	for time.Now().Before(deadline) {
 		select {
@@ -151,7 +146,7 @@ func (s *Server) awaitAnswer(exited <-chan struct{}) error {
 			return fmt.Errorf("redistest: redis-server on port %d ended at once: %s", s.Port, s.logTail())
 		default:
 		}
-		if s.answers() {
+		if s.answers() && isOurs() {
 			return nil
 		}
 		time.Sleep(pollInterval)
@@ -174,8 +169,24 @@ func (s *Server) answers() bool {
 	return err == nil && (answer[0] == '+' || answer[0] == '-')
 }
 
+func (s *Server) logFile() string { return filepath.Join(s.directory, "redis.log") }
+
+func (s *Server) logSize() int64 {
+	info, err := os.Stat(s.logFile())
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// isReady reports whether the server has said so in its log, behind what stood there before.
+func (s *Server) isReady(before int64) bool {
+	content, err := os.ReadFile(s.logFile())
+	return err == nil && bytes.Contains(content[min(before, int64(len(content))):], []byte("Ready to accept connections"))
+}
+
 func (s *Server) logTail() string {
-	content, err := os.ReadFile(filepath.Join(s.directory, "redis.log"))
+	content, err := os.ReadFile(s.logFile())
 	if err != nil {
 		return "it left no log"
 	}
