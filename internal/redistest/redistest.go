@@ -133,7 +133,7 @@ func (s *Server) launch() error {
 	s.mutex.Lock()
 	s.command, s.exited, s.stopped = command, exited, false
 	s.mutex.Unlock()
-	return s.awaitAnswer(exited, func() bool { return configured || s.isReady(logged) })
+	return s.awaitAnswer(exited, func() bool { return configured || s.isListening(logged) })
 }
 
 // awaitAnswer polls until the server speaks, and it is this one and no other on the same port. An error
@@ -179,10 +179,11 @@ func (s *Server) logSize() int64 {
 	return info.Size()
 }
 
-// isReady reports whether the server has said so in its log, behind what stood there before.
-func (s *Server) isReady(before int64) bool {
+// isListening reports whether the server has said in its log, behind what stood there before, that it has its
+// port. It may still be loading what it holds.
+func (s *Server) isListening(before int64) bool {
 	content, err := os.ReadFile(s.logFile())
-	return err == nil && bytes.Contains(content[min(before, int64(len(content))):], []byte("Ready to accept connections"))
+	return err == nil && bytes.Contains(content[min(before, int64(len(content))):], []byte("Server initialized"))
 }
 
 func (s *Server) logTail() string {
