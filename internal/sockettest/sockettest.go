@@ -26,6 +26,10 @@ func Pair(t testing.TB) (fd int, client *net.TCPConn) {
 	}
 	t.Cleanup(func() { conn.Close() })
 	accepted, err := listener.Accept()
+	for err == nil && accepted.RemoteAddr().String() != conn.LocalAddr().String() {
+		accepted.Close() // a stranger's, who looks for a server that had this port before
+		accepted, err = listener.Accept()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
