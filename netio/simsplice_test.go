@@ -17,10 +17,10 @@ type simulatedText struct {
 
 // newText makes text number n. Most may follow on the one before; some follow on none.
 func newText(n int, random *rand.Rand) *simulatedText {
-	t := &simulatedText{number: uint64(n), alone: fmt.Appendf(nil, "<%d%s>", n, strings.Repeat(".", random.IntN(300)))}
+	t := &simulatedText{number: uint64(n), alone: fmt.Appendf(apart(330)[:0], "<%d%s>", n, strings.Repeat(".", random.IntN(300)))}
 	if random.IntN(4) > 0 {
 		t.previous = t.number - 1
-		t.after = fmt.Appendf(nil, "<%d after %d>", n, t.previous)
+		t.after = fmt.Appendf(apart(60)[:0], "<%d after %d>", n, t.previous)
 	}
 	return t
 }
