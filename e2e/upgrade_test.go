@@ -72,9 +72,10 @@ type ticker struct {
 	stop func() error // once
 }
 
-func tick(t *testing.T, redis *redistest.Server, every time.Duration, channel, log string) *ticker {
+// tick has a ticker publish at the Redis that listens at an address.
+func tick(t *testing.T, network, address string, every time.Duration, channel, log string) *ticker {
 	t.Helper()
-	conn, err := net.Dial("tcp", redis.Addr)
+	conn, err := net.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +167,7 @@ func TestUpgradeDropsNobody(t *testing.T) {
 	}
 	g := upgradable(t, startBinary(t, path, "--redis", redis.URL(), "--config", upgradeConfig(t), "--max-connections", "0"))
 	crowds := crowdsOf(t, g.gateway, count)
-	ticker := tick(t, redis, every, "news:all", "ticks:all")
+	ticker := tick(t, "tcp", redis.Addr, every, "news:all", "ticks:all")
 	crowds.reach(t, 1)
 	some := crowds.each / 20
 	crowds.command(t, fmt.Sprintf("stall %d", some))
@@ -337,7 +338,7 @@ func TestUpgradeThatFails(t *testing.T) {
 }
 
 // TestUpgradeTellsSystemd: over the socket that systemd gives, it is told that the service reloads, and
-// then which process is it now and that it is ready.
+// then which process is it now and that it is ready; and that one is a child of systemd's.
 func TestUpgradeTellsSystemd(t *testing.T) {
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
 	if err != nil {
@@ -369,10 +370,30 @@ func TestUpgradeTellsSystemd(t *testing.T) {
 		t.Fatalf("%v: %s", err, said)
 	}
 	hear("RELOADING=1")
-	hear(fmt.Sprintf("MAINPID=%d\nREADY=1", g.serving))
+	for range 2 { // both say it
+		hear(fmt.Sprintf("MAINPID=%d\nREADY=1", g.serving))
+	}
 	if g.serving == first {
 		t.Error("it is the same process")
 	}
+	// As far as the gateway knows this process is systemd, which waits for its own children alone.
+	if parent := parentOf(t, g.serving); parent != os.Getpid() {
+		t.Errorf("it is a child of process %d, want a child of the service manager, %d", parent, os.Getpid())
+	}
 	_ = syscall.Kill(g.serving, syscall.SIGTERM)
 	hear("STOPPING=1")
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(g.serving, &status, 0, nil); err != nil || status.ExitStatus() != 0 {
+		t.Errorf("it ended with %d (%v)", status.ExitStatus(), err)
+	}
+}
+
+// parentOf gives the parent of a process.
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return statusField(t, string(text), "PPid:")
 }

@@ -75,7 +75,7 @@ func (c *serveCommand) Run(world *process) error {
 	}
 	announce(logger, served.Addr(), configured)
 	if before != nil {
-		announceSuccessor(logger)
+		tellMainPID(logger, os.Getpid())
 	} else {
 		notify(logger, daemon.SdNotifyReady)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/netio/handoff"
@@ -137,6 +138,7 @@ func (u *upgrader) upgrade(binary string, tell func(gateway.Progress)) (pid int,
 		notify(u.logger, daemon.SdNotifyReady)
 		return 0, err
 	}
+	tellMainPID(u.logger, pid) // before this process, the main one until then, may end
 	u.logger.Info("upgraded: another process serves; this one ends with its last request and council", "pid", pid, "took", time.Since(began).Round(time.Millisecond))
 	return pid, nil
 }
@@ -153,25 +155,96 @@ func (u *upgrader) handTo(binary string, tell func(gateway.Progress)) (pid int, 
 		return 0, err
 	}
 	defer conn.Close()
-	successor := exec.Command(binary, os.Args[1:]...)
-	successor.Env = append(environmentOfSuccessor(), handoffVariable+"="+strconv.Itoa(handoffDescriptor))
-	successor.ExtraFiles = []*os.File{file}
-	successor.Stdout, successor.Stderr = os.Stdout, os.Stderr
-	err = successor.Start()
+	next, err := startSuccessor(binary, file)
 	file.Close()
 	if err != nil {
 		return 0, fmt.Errorf("start the successor: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- successor.Wait() }()
 	if err := u.served.HandOver(u.ctx, conn, softwareVersion(), tell); err != nil {
 		conn.Close()
-		return 0, errors.Join(err, endOf(successor, ended))
+		return 0, errors.Join(err, next.end())
 	}
-	u.ended = ended
+	u.ended = next.ended
 	u.retired.Store(true)
 	u.closeDoor() // who looks for a gateway finds the one that serves
-	return successor.Process.Pid, nil
+	return next.process.Pid, nil
+}
+
+// successor is a process that is started to take over.
+type successor struct {
+	process *os.Process
+	ended   <-chan error // how it ended, once
+}
+
+// errEndedElsewhere is how the end of a process looks to who is not its parent.
+var errEndedElsewhere = errors.New("an exit code that only the service manager knows")
+
+// startSuccessor starts binary with this process's arguments and environment, and file as its connection.
+//
+// Where a service manager started this process, the successor is made a child of that one (CLONE_PARENT), and
+// so a sibling. To be told which process is the main one by now is not enough for systemd: at a stop, or when
+// the watchdog was not fed, it asks the process to end and waits, but only for a child of its own. Anybody
+// else's it kills at once, and with it every stream that it was to drain. What counts is whose child it is at
+// the moment when systemd is told.
+func startSuccessor(binary string, file *os.File) (*successor, error) {
+	command := exec.Command(binary, os.Args[1:]...)
+	command.Env = append(environmentOfSuccessor(), handoffVariable+"="+strconv.Itoa(handoffDescriptor))
+	command.ExtraFiles = []*os.File{file}
+	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	wait, sibling := command.Wait, -1
+	if isManaged() {
+		command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_PARENT, PidFD: &sibling}
+		wait = func() error { return awaitSibling(sibling) }
+	}
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- wait() }()
+	return &successor{process: command.Process, ended: ended}, nil
+}
+
+// isManaged reports whether a service manager, which is told of processes, started this one, and the kernel
+// (from 5.3 on) can tell of the end of a process that is not a child.
+func isManaged() bool {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return false
+	}
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(self)
+	return true
+}
+
+// awaitSibling waits for the end of the process that a descriptor is of, and closes that.
+func awaitSibling(process int) error {
+	defer unix.Close(process)
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, -1)
+		if err == nil {
+			return errEndedElsewhere
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for the successor: %w", err)
+		}
+	}
+}
+
+// end waits for a successor that is not to be, and says how it ended if that was no wish of ours.
+func (s *successor) end() error {
+	select {
+	case err := <-s.ended:
+		if err != nil {
+			return fmt.Errorf("the successor ended with %w; its log says why", err)
+		}
+		return nil
+	case <-time.After(successorEndTime):
+		_ = s.process.Kill()
+		<-s.ended
+		return errors.New("the successor did not end by itself and was killed")
+	}
 }
 
 // orphaned says that the process that serves in the place of this one has failed, as this one ends: then
@@ -199,21 +272,6 @@ func endsContainer(pid, parent int, first string) bool {
 	return pid == 1 || parent == 1 && slices.Contains(containerInits, first)
 }
 
-// endOf waits for a successor that is not to be, and says how it ended if that was no wish of ours.
-func endOf(successor *exec.Cmd, ended <-chan error) error {
-	select {
-	case err := <-ended:
-		if err != nil {
-			return fmt.Errorf("the successor ended with %w; its log says why", err)
-		}
-		return nil
-	case <-time.After(successorEndTime):
-		_ = successor.Process.Kill()
-		<-ended
-		return errors.New("the successor did not end by itself and was killed")
-	}
-}
-
 // environmentOfSuccessor is this process's environment, but for what concerns this process alone:
 // sockets that were passed to it, and by whom systemd's watchdog is to be fed.
 func environmentOfSuccessor() (environment []string) {
@@ -227,7 +285,8 @@ func environmentOfSuccessor() (environment []string) {
 	return environment
 }
 
-// announceSuccessor tells systemd which process serves now.
-func announceSuccessor(logger *slog.Logger) {
-	notify(logger, fmt.Sprintf("MAINPID=%d\n%s", os.Getpid(), daemon.SdNotifyReady))
+// tellMainPID tells systemd which process serves now. Both tell it: systemd takes a service for ended if its
+// main process ends before it heard of another one, and either of the two may be late, or gone.
+func tellMainPID(logger *slog.Logger, pid int) {
+	notify(logger, fmt.Sprintf("MAINPID=%d\n%s", pid, daemon.SdNotifyReady))
 }

@@ -156,23 +156,35 @@ func takeOverAndFail() int {
 }
 
 // TestUpgradeToOneThatFails: where the process that took over is gone at once, the one before says so by its
-// exit code, for who watches over it to start another.
+// exit code, for who watches over it to start another. Of one that is a service manager's child it knows the
+// end, and not the exit code.
 func TestUpgradeToOneThatFails(t *testing.T) {
-	server := redistest.Start(t)
-	started, address := startGateway(t, invocation{arguments: []string{"--redis", server.URL()}})
-	for deadline := time.Now().Add(patience); !isDelivering(t, address); <-time.After(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("Redis does not deliver")
-		}
-	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid := strconv.Itoa(started.command.Process.Pid)
-	ran := (&invocation{arguments: []string{"upgrade", "--pid", pid, "--binary", self}}).run(t)
-	if ended := started.wait(); ended.code != exitFailure || !strings.Contains(ended.stderr, "nobody serves") {
-		t.Errorf("exit code %d: %s\nand the upgrade (%d): %s%s", ended.code, ended.stderr, ran.code, ran.stdout, ran.stderr)
+	manager := newNotifySocket(t)
+	for name, test := range map[string]struct {
+		environment []string
+		want        string
+	}{
+		"its child":                 {nil, "exit status 1: nobody serves"},
+		"a child of its own parent": {[]string{"NOTIFY_SOCKET=" + manager.path}, errEndedElsewhere.Error() + ": nobody serves"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			started, address := startGateway(t, invocation{arguments: []string{"--redis", server.URL()}, environment: test.environment})
+			for deadline := time.Now().Add(patience); !isDelivering(t, address); <-time.After(10 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("Redis does not deliver")
+				}
+			}
+			pid := strconv.Itoa(started.command.Process.Pid)
+			ran := (&invocation{arguments: []string{"upgrade", "--pid", pid, "--binary", self}}).run(t)
+			if ended := started.wait(); ended.code != exitFailure || !strings.Contains(ended.stderr, test.want) {
+				t.Errorf("exit code %d: %s\nand the upgrade (%d): %s%s", ended.code, ended.stderr, ran.code, ran.stdout, ran.stderr)
+			}
+		})
 	}
 }
 
