@@ -42,6 +42,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(relayVariable) != "" {
 		os.Exit(relay())
 	}
+	if os.Getenv(machineVariable) != "" {
+		os.Exit(becomeMachine())
+	}
 	os.Exit(run(m))
 }
 
