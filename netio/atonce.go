@@ -115,7 +115,7 @@ func (c *deskConn) hasBehind() bool {
 	return c.connection.Reader().Len() > 0 || len(c.input) > 0
 }
 
-// growStack makes the goroutine's stack as large as a handshake needs in one step, while there is
+// growStack makes the goroutine's stack as large as a request needs in one step, while there is
 // next to nothing on it to be copied. By itself it would double two or three times on the way down.
 //
 //go:noinline

@@ -104,6 +104,7 @@ func newDeskConn(d *Desk, fd int, remote netip.AddrPort, phase deskPhase, limit 
 // run is one task: netpoll's onProcess, which calls deskRequested for as long as there are bytes.
 // Only when it has returned has netpoll let go of a connection that was parked in it.
 func (c *deskConn) run(task func(), number uint32) {
+	growStack()
 	defer func() {
 		// A handler may have ended the goroutine (runtime.Goexit); netpoll closes then.
 		if c.parkedIn.Load() == number {
