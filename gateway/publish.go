@@ -1,9 +1,7 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,10 +46,11 @@ func publishBodyMax(maxEventBytes int) int64 {
 	return int64(maxEventBytes)*publishBodyFactor + 64<<10
 }
 
-// publishRequest is one element of the body of POST /api/publish.
-type publishRequest struct {
-	Channel json.RawMessage `json:"channel"`
-	Event   json.RawMessage `json:"event"`
+// publishAnswer is the answer to a request to publish.
+type publishAnswer struct {
+	Distributed bool      `json:"distributed"`
+	IDs         []*string `json:"ids"`
+	Published   int       `json:"published"`
 }
 
 // servePublish is POST /api/publish: one event or an array of up to 1000, all or nothing.
@@ -83,9 +82,7 @@ func (g *Gateway) servePublish(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		g.answer(w, r, publishRefusal(err))
 	default:
-		answerJSON(w, http.StatusOK, map[string]any{
-			"published": len(events), "ids": idsOrNull(result.IDs), "distributed": result.Distributed,
-		})
+		answerJSON(w, http.StatusOK, publishAnswer{result.Distributed, idsOrNull(result.IDs), len(events)})
 	}
 }
 
@@ -122,63 +119,27 @@ func (g *Gateway) readPublish(r *http.Request, who *auth.Identity) ([]Event, *re
 	if err != nil {
 		return nil, refuse(refuseBadRequest, "the body did not arrive whole")
 	}
-	requests, refused := parsePublish(body)
-	if refused != nil {
-		return nil, refused
+	publications, err := proto.ParsePublications(body, publishEventsMax)
+	switch {
+	case errors.Is(err, proto.ErrBadChannel):
+		return nil, refuse(refuseBadChannel, err.Error())
+	case errors.Is(err, proto.ErrTooManyPublications):
+		return nil, refuse(refuseTooLarge, err.Error())
+	case err != nil:
+		return nil, refuse(refuseBadRequest, err.Error())
 	}
-	events := make([]Event, 0, len(requests))
-	for i, request := range requests {
-		channel, err := parseChannelValue(request.Channel)
-		if err != nil {
-			return nil, refuse(refuseBadChannel, fmt.Sprintf("event %d: %v", i, err))
-		}
-		event := Event{Channel: channel.Name(), Data: request.Event}
-		if refused := g.judge(channel, event.Data); refused != nil {
+	events := make([]Event, 0, len(publications))
+	for i, one := range publications {
+		if refused := g.judge(one.Channel, one.Event); refused != nil {
 			refused.message = fmt.Sprintf("event %d: %s", i, refused.message)
 			return nil, refused
 		}
-		if decision := g.policy.DecidePublish(who, channel); decision.Verdict != access.Allow {
-			return nil, refuse(codeNamed(decision.Reason.Code()), fmt.Sprintf("event %d: channel %s is not yours to publish on", i, channel.Name()))
+		if decision := g.policy.DecidePublish(who, one.Channel); decision.Verdict != access.Allow {
+			return nil, refuse(codeNamed(decision.Reason.Code()), fmt.Sprintf("event %d: channel %s is not yours to publish on", i, one.Channel.Name()))
 		}
-		events = append(events, event)
+		events = append(events, Event{Channel: one.Channel.Name(), Data: one.Event})
 	}
 	return events, nil
-}
-
-func parsePublish(body []byte) (requests []publishRequest, refused *refusal) {
-	trimmed := bytes.TrimLeft(body, " \t\r\n")
-	if len(trimmed) == 0 || (trimmed[0] != '{' && trimmed[0] != '[') {
-		return nil, refuse(refuseBadRequest, `the body must be {"channel":C,"event":{..}} or an array of these`)
-	}
-	var err error
-	if trimmed[0] == '[' {
-		err = json.Unmarshal(body, &requests)
-	} else {
-		requests = make([]publishRequest, 1)
-		err = json.Unmarshal(body, &requests[0])
-	}
-	switch {
-	case err != nil:
-		return nil, refuse(refuseBadRequest, "the body is not the JSON that was expected: "+err.Error())
-	case len(requests) == 0:
-		return nil, refuse(refuseBadRequest, "the array holds no event")
-	case len(requests) > publishEventsMax:
-		return nil, refuse(refuseTooLarge, fmt.Sprintf("%d events are more than %d; publish fewer at a time", len(requests), publishEventsMax))
-	}
-	return requests, nil
-}
-
-// parseChannelValue reads a channel as a string or as an object.
-func parseChannelValue(raw json.RawMessage) (proto.Channel, error) {
-	var name string
-	if json.Unmarshal(raw, &name) == nil {
-		return proto.ParseChannel(name)
-	}
-	var parts struct{ Type, ID, UserID string }
-	if len(raw) == 0 || json.Unmarshal(raw, &parts) != nil {
-		return proto.Channel{}, fmt.Errorf(`%w: it must be a string "type:id" or an object {"type":..,"id":..,"userId":..}`, proto.ErrBadChannel)
-	}
-	return proto.NewChannel(parts.Type, parts.ID, parts.UserID)
 }
 
 // judge checks one event before it goes anywhere.

@@ -2,7 +2,7 @@ package proto
 
 import (
 	"bytes"
-	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -229,18 +229,7 @@ func (c *Command) addChannel(raw []byte, maxChannels int) *CommandError {
 			Message: "more channels than the " + strconv.Itoa(maxChannels) + " allowed",
 		}
 	}
-	var channel Channel
-	var err error
-	given := ""
-	if name, ok := stringValue(raw); ok {
-		if len(name) <= ChannelBytesMax {
-			name = strings.Clone(name)
-			given = name
-		}
-		channel, err = ParseChannel(name)
-	} else {
-		channel, err = parseChannelObject(raw)
-	}
+	channel, given, err := channelValue(raw)
 	if err != nil {
 		return &CommandError{Code: CodeBadChannel, Message: err.Error(), Channel: given}
 	}
@@ -248,8 +237,24 @@ func (c *Command) addChannel(raw []byte, maxChannels int) *CommandError {
 	return nil
 }
 
+// channelValue reads a channel, a name or an object, raw being good JSON. given is a copy of the name
+// if it is one that is not too long. Every error wraps [ErrBadChannel].
+func channelValue(raw []byte) (channel Channel, given string, err error) {
+	name, ok := stringValue(raw)
+	if !ok {
+		channel, err = parseChannelObject(raw)
+		return channel, "", err
+	}
+	if len(name) <= ChannelBytesMax {
+		name = strings.Clone(name)
+		given = name
+	}
+	channel, err = ParseChannel(name)
+	return channel, given, err
+}
+
 // errChannelForm says what a channel looks like in JSON.
-var errChannelForm = errors.New(`a channel must be a string "type:id" or an object {"type":..,"id":..,"userId":..} of strings`)
+var errChannelForm = fmt.Errorf(`%w: it must be a string "type:id" or an object {"type":..,"id":..,"userId":..} of strings`, ErrBadChannel)
 
 // parseChannelObject reads {"type":..,"id":..,"userId":..}, raw being good JSON.
 func parseChannelObject(raw []byte) (Channel, error) {
