@@ -17,7 +17,7 @@ const (
 	restartLimit = time.Minute
 	// restartLook is how often the gateways are asked how many connections they took on, restartWindow
 	// over how long the peak is taken.
-	restartLook   = 100 * time.Millisecond
+	restartLook   = 250 * time.Millisecond
 	restartWindow = time.Second
 )
 
@@ -46,6 +46,9 @@ func runRestart(ctx context.Context, c *cell) error {
 	if err := r.connect(ctx); err != nil {
 		return err
 	}
+	// From here on, so that what the asking costs the gateways is in both latencies.
+	peak := sync.OnceValue(watchConnects(ctx, r.addresses()))
+	defer peak()
 	m, err := r.single.paced(ctx, c.singles(c.settings.Paced))
 	if err != nil {
 		return fmt.Errorf("alone: %w", err)
@@ -57,8 +60,6 @@ func runRestart(ctx context.Context, c *cell) error {
 	if err := c.addLatency("alone", m, r.single); err != nil {
 		return err
 	}
-	peak := sync.OnceValue(watchConnects(ctx, r.addresses()))
-	defer peak()
 	began := time.Now()
 	if m, err = r.beside(ctx); err != nil {
 		return err
