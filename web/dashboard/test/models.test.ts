@@ -373,4 +373,5 @@ describe("the range of an axis", () => {
   });
   it("reaches down to its floor", () => expect(rangeOf(50, 100, 0)[0]).toBe(0));
   it("is something where there is nothing", () => expect(rangeOf(null, null)).toEqual([0, 1]));
+  it("is something where there are zeros alone", () => expect(rangeOf(0, 0, 0)).toEqual([0, 1]));
 });

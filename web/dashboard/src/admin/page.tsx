@@ -35,10 +35,10 @@ function Standing({ polled, onRetry }: { polled: Polled<History>; onRetry: () =>
     <div className="standing" data-tone={tone}>
       <StatusPill tone={tone}>{word}</StatusPill>
       <p className="standing-text">{text}</p>
-      <span className="standing-time number">{polled.at === null ? "" : timeOfDay(polled.at)}</span>
       <button type="button" onClick={onRetry} disabled={!polled.error}>
         Try now
       </button>
+      <span className="standing-time number">{polled.at === null ? "" : timeOfDay(polled.at)}</span>
       {/* Said once when it changes; the text above counts seconds. */}
       <span className="unseen" role="status">
         {tone === "good" ? word : `${word}. ${text}`}

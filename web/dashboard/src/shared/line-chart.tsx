@@ -38,6 +38,8 @@ const colourOf = (name: string) => getComputedStyle(document.documentElement).ge
 export function rangeOf(low: number | null, high: number | null, floor?: number): [number, number] {
   if (low === null || high === null) return [0, 1];
   const bottom = floor === undefined ? low : Math.min(floor, low);
+  // Zeros alone have no height: marks of fractions too small to be written would all say 0.
+  if (bottom === high && high === 0) return [0, 1];
   const span = Math.max(high - bottom, Math.abs(high) * 0.05, 1e-9);
   if (floor !== undefined) return [bottom, bottom + span * 1.1];
   const middle = (high + low) / 2;
@@ -100,8 +102,8 @@ function optionsOf(props: LineChartProps, size: { width: number; height: number 
         label,
         stroke: colourOf(colour),
         width: Math.max(1.5, rem / 9),
-        // A line needs two points; one alone is a dot.
-        points: { show: (plot: uPlot) => plot.data[0].length === 1, size: rem * 0.4 },
+        // A line needs two points; one alone is a dot, for which a sparkline has no room at its edge.
+        points: { show: (plot: uPlot) => !bare && plot.data[0].length === 1, size: rem * 0.4 },
         ...(area ? { fill: colourOf("--accent-wash") } : {}),
         ...(dashed ? { dash: [4, 4] } : {}),
       })),
