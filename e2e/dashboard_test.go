@@ -279,6 +279,9 @@ func TestStreamsView(t *testing.T) {
 	within(t, patience, "the event on both wires", func() bool {
 		return v.tell(t, 1, `[...document.querySelectorAll(".entry-type")].filter((cell) => cell.textContent === "hello_page").length`) == "2"
 	})
+	// A row shows the beginning of a message, and all of it to who opens it.
+	v.tell(t, 1, `[...document.querySelectorAll(".entry summary")].find((row) => row.textContent.includes("hello_page")).click()`)
+	v.see(t, 1, `"n": 1`)
 	v.ask(t, 1, command{"fill": "Event, as JSON", "text": `{"type":`})
 	v.ask(t, 1, command{"press": "Publish"})
 	v.see(t, 1, "This is not JSON")

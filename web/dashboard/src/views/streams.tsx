@@ -1,6 +1,6 @@
 import type { Message, Notice } from "@millrace/client";
 import { type Live, useSSE, useWebSocket } from "@millrace/react";
-import { type FormEvent, useEffect, useState } from "react";
+import { type FormEvent, memo, useEffect, useState } from "react";
 import { authorization, withUser } from "../model/account.js";
 import { fieldsOf, isChannel, textIn } from "../model/fields.js";
 import { useLiveData } from "../model/live.js";
@@ -19,7 +19,10 @@ interface Entry {
   readonly type: string;
   readonly channel: string;
   readonly id: string | undefined;
+  /** What was said as JSON, cut at {@link TEXT_MAX}. */
   readonly text: string;
+  /** How many characters it had. */
+  readonly length: number;
 }
 
 /** What came over a wire: the newest entries first, and counts. */
@@ -30,7 +33,9 @@ interface Heard {
 }
 
 const ENTRIES_MAX = 60;
-const TEXT_MAX = 400;
+/** Characters of a message that are kept, and that the closed row shows the beginning of. */
+const TEXT_MAX = 16_384;
+const LINE_MAX = 400;
 const CHANNELS_MAX = 20;
 const RATE_SECONDS = 60;
 const nothing: Heard = { entries: [], events: 0, gaps: 0 };
@@ -48,6 +53,7 @@ function entryOf(message: Message | Notice, key: number): Entry {
     channel,
     id: "id" in message ? message.id : undefined,
     text: text.slice(0, TEXT_MAX),
+    length: text.length,
   };
 }
 
@@ -84,6 +90,33 @@ function useRate(heard: Store<Heard>): { times: readonly number[]; rates: readon
   }, [heard]);
   return rate;
 }
+
+/** All of a message on lines of their own; what was cut is told. */
+function whole({ text, length }: Entry): string {
+  if (text === "") return "";
+  if (length <= text.length) return JSON.stringify(JSON.parse(text), null, 2);
+  return `${text}…\n(the first ${count(text.length)} of ${count(length)} characters)`;
+}
+
+/** A message: its beginning on one line, and all of it, with its id, once it was opened. */
+const EntryRow = memo(function EntryRow({ entry }: { entry: Entry }) {
+  const { at, kind, type, channel, text, id } = entry;
+  const [open, setOpen] = useState(false);
+  return (
+    <li className="entry" data-kind={kind}>
+      <details onToggle={({ currentTarget }) => setOpen(currentTarget.open)}>
+        <summary>
+          <span className="entry-time number">{timeOfDay(at)}</span>
+          <strong className="entry-type">{type}</strong>
+          <span className="entry-channel">{channel}</span>
+          {!open && <code className="entry-text">{text.slice(0, LINE_MAX)}</code>}
+        </summary>
+        {open && id !== undefined && <p className="entry-id">{id}</p>}
+        {open && <pre className="entry-whole">{whole(entry)}</pre>}
+      </details>
+    </li>
+  );
+});
 
 function WirePanel({ title, live, heard }: { title: string; live: Live<unknown>; heard: Store<Heard> }) {
   const { entries, events, gaps } = useStore(heard);
@@ -122,13 +155,8 @@ function WirePanel({ title, live, heard }: { title: string; live: Live<unknown>;
       )}
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard */}
       <ol className="entries" tabIndex={0} aria-label={`Messages over ${title}`}>
-        {entries.map(({ key, at, kind, type, channel, text, id }) => (
-          <li key={key} className="entry" data-kind={kind} title={id}>
-            <span className="entry-time number">{timeOfDay(at)}</span>
-            <strong className="entry-type">{type}</strong>
-            <span className="entry-channel">{channel}</span>
-            <code className="entry-text">{text}</code>
-          </li>
+        {entries.map((entry) => (
+          <EntryRow key={entry.key} entry={entry} />
         ))}
       </ol>
     </Panel>
