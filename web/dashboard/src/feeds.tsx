@@ -1,11 +1,11 @@
 import type { Message, Notice } from "@millrace/client";
 import { useWebSocket } from "@millrace/react";
-import { useEffect, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import { withUser } from "./model/account.js";
 import { addAlert, alertOf, mergeAlerts } from "./model/alerts.js";
-import { addMetrics, isCampaignChannel, removeCampaign } from "./model/campaigns.js";
+import { addMetrics, isCampaignChannel, keepCampaigns, removeCampaign } from "./model/campaigns.js";
 import { fieldsOf, idsOf, textIn } from "./model/fields.js";
-import { addJobEvent, isJobChannel, jobChannels } from "./model/jobs.js";
+import { addJobEvent, isJobChannel, jobChannels, keepJobs } from "./model/jobs.js";
 import { keepUser, readAlerts, useLiveData, useUser, watchAlerts, writeAlerts } from "./model/live.js";
 import { useStore } from "./model/store.js";
 
@@ -20,18 +20,25 @@ function useIndex(url: string, channel: string): readonly string[] {
   useWebSocket(url, {
     channels: [channel],
     onMessage(message) {
-      if (message.kind !== "event") return;
-      const next = idsOf(message.data, LISTED_MAX);
+      if (message.kind !== "event" && message.kind !== "deleted") return;
+      const next = message.kind === "event" ? idsOf(message.data, LISTED_MAX) : [];
       setIds((before) => (`${before}` === `${next}` ? before : next));
     },
   });
   return ids;
 }
 
+/** The channels to listen to, each once; the same set as long as they are the same. */
+function useChannels(listed: readonly string[], watched: readonly string[]): ReadonlySet<string> {
+  const names = [...listed, ...watched].join(" ");
+  return useMemo(() => new Set(names.split(" ").filter((name) => name !== "")), [names]);
+}
+
 function useJobs(url: string): void {
   const { jobs, watched } = useLiveData();
   const listed = useIndex(url, JOBS_INDEX).flatMap(jobChannels);
-  const channels = new Set([...listed, ...useStore(watched).filter(isJobChannel)]);
+  const channels = useChannels(listed, useStore(watched).filter(isJobChannel));
+  useEffect(() => jobs.update((all) => keepJobs(all, channels)), [jobs, channels]);
   useWebSocket(url, {
     channels: [...channels],
     // Where a job stands is the sum of what it has told: a log has it from the start.
@@ -46,7 +53,8 @@ function useJobs(url: string): void {
 function useCampaigns(url: string): void {
   const { campaigns, watched } = useLiveData();
   const listed = useIndex(url, CAMPAIGNS_INDEX).map((id) => `campaign_metrics:${id}`);
-  const channels = new Set([...listed, ...useStore(watched).filter(isCampaignChannel)]);
+  const channels = useChannels(listed, useStore(watched).filter(isCampaignChannel));
+  useEffect(() => campaigns.update((all) => keepCampaigns(all, channels)), [campaigns, channels]);
   useWebSocket(url, {
     channels: [...channels],
     onMessage(message) {

@@ -113,6 +113,29 @@ describe("the feeds", () => {
     );
   });
 
+  it.each([
+    ["lists others", { type: "index", ids: ["b"] }],
+    ["is gone", undefined],
+  ] as const)("forget what nobody watches once its index %s", async (_, index) => {
+    await open(anybody);
+    await greet(null);
+    await act(async () => live.watched.update(() => ["job_progress:mine", "campaign_metrics:mine"]));
+    for (const channel of ["jobs:index", "campaign_metrics:index"]) await say(channel, { ids: ["a"] });
+    for (const id of ["a", "mine"]) {
+      await say(`job_progress:${id}`, { status: "processing", progress: 0.5 }, `job_progress:${id}/1-0/1`);
+      await say(`campaign_metrics:${id}`, { clicks: 5 });
+    }
+    expect(live.jobs.get()).toHaveLength(2);
+    expect(live.campaigns.get().all).toHaveLength(2);
+    for (const channel of ["jobs:index", "campaign_metrics:index"]) {
+      if (index) await say(channel, index);
+      else await act(async () => tab.socket.say({ type: "deleted", channel }));
+    }
+    await settle();
+    expect(live.jobs.get()).toMatchObject([{ id: "mine" }]);
+    expect(live.campaigns.get().all).toMatchObject([{ id: "mine" }]);
+  });
+
   it("forget a campaign whose state is gone", async () => {
     await open(anybody);
     await greet(null);

@@ -90,6 +90,12 @@ export function addMetrics(campaigns: Campaigns, channel: string, data: unknown,
   return { all, totals: addPoint(campaigns.totals, at, totalsOf(all)) };
 }
 
+/** Forgets the campaigns that none of these channels tells of any more. */
+export function keepCampaigns(campaigns: Campaigns, channels: ReadonlySet<string>): Campaigns {
+  const all = campaigns.all.filter(({ id }) => channels.has(`campaign_metrics:${id}`));
+  return all.length === campaigns.all.length ? campaigns : { ...campaigns, all };
+}
+
 /** The campaign has no value any more. */
 export function removeCampaign(campaigns: Campaigns, channel: string): Campaigns {
   const [, id] = splitChannel(channel);

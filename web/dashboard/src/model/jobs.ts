@@ -107,6 +107,12 @@ export function addJobEvent(jobs: Jobs, channel: string, data: unknown, now: num
   );
 }
 
+/** Forgets the jobs of which none of these channels tells any more: nobody would say how they end. */
+export function keepJobs(jobs: Jobs, channels: ReadonlySet<string>): Jobs {
+  const kept = jobs.filter(({ id }) => jobChannels(id).some((channel) => channels.has(channel)));
+  return kept.length === jobs.length ? jobs : kept;
+}
+
 /** The job that began last is first. It keeps its place from then on: rows that jump can't be read. */
 function placed(jobs: Jobs, job: Job): Jobs {
   const before = jobs.findIndex(({ startedAt }) => startedAt < job.startedAt);
