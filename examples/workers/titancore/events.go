@@ -76,7 +76,7 @@ func (w *Worker) tellStage(ctx context.Context, job Job, stage, message string) 
 
 // end tells how a job ended, until somebody takes it, ctx is done or its patience is over.
 func (w *Worker) end(ctx context.Context, job Job, progress Progress, bytes int64, failure error) {
-	status, stage := statusComplete, w.stageEvent(job, "finished", fmt.Sprintf("Rendered %d frames, %d bytes", job.Frames, bytes))
+	status, stage := statusComplete, w.stageEvent(job, "finished", fmt.Sprintf("Rendered, %d KB", (bytes+999)/1000))
 	message := fmt.Sprintf("Rendered %d frames", job.Frames)
 	stage.Bytes = bytes
 	if failure == nil {

@@ -30,13 +30,18 @@ const PAGES: Record<View, { label: string; sign: string; view: () => React.JSX.E
 };
 
 function Navigation({ current }: { current: View }) {
-  const open = unacknowledged(useStore(useLiveData().alerts));
+  const { alerts, council } = useLiveData();
+  const open = unacknowledged(useStore(alerts));
+  const seen = useStore(council);
   return (
     <nav className="nav" aria-label="Views">
       <ul>
         {VIEWS.map((view) => (
           <li key={view}>
-            <a href={hashOf(view)} aria-current={view === current ? "page" : undefined}>
+            <a
+              href={hashOf(view, view === "council" ? seen : undefined)}
+              aria-current={view === current ? "page" : undefined}
+            >
               <Sign path={PAGES[view].sign} />
               <span className="nav-label">{PAGES[view].label}</span>
               {view === "alerts" && open > 0 && (

@@ -27,6 +27,8 @@ export interface Live {
   readonly connection: Store<Connection>;
   /** The alert that came last, to be read out. */
   readonly newest: Store<Alert | undefined>;
+  /** The id of the council that was looked at last: the way back to it from another view. */
+  readonly council: Store<string | undefined>;
 }
 
 const WATCHED_KEY = "millrace.channels";
@@ -82,6 +84,7 @@ export function createLive(account: Account): Live {
     user: createStore<string | null | undefined>(undefined),
     connection: createStore<Connection>({ status: "idle", error: null, reconnect: () => {} }),
     newest: createStore<Alert | undefined>(undefined),
+    council: createStore<string | undefined>(undefined),
   };
 }
 

@@ -203,7 +203,10 @@ function Run({ id, onRetry }: RunProps) {
 /** Several models judge a text, side by side. */
 export function CouncilView() {
   const { id } = useRoute();
-  const { account } = useLiveData();
+  const { account, council } = useLiveData();
+  useEffect(() => {
+    if (id !== undefined) council.update(() => id);
+  }, [council, id]);
   const [prompt, setPrompt] = useState(() => (id === undefined ? "" : (read(promptKey(id), "sessionStorage") ?? "")));
   const [problem, setProblem] = useState<string>();
   const [starting, setStarting] = useState<AbortController>();

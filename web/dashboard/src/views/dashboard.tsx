@@ -31,7 +31,9 @@ const JobRow = memo(function JobRow({ job }: { job: Job }) {
     <li className="job" data-status={job.status}>
       <span className="job-name">
         <strong>{job.id}</strong>
-        <span className="job-message">{job.message ?? job.format ?? "Waiting for its first event"}</span>
+        <span className="job-message" title={job.message}>
+          {job.message ?? job.format ?? "Waiting for its first event"}
+        </span>
       </span>
       <StatusPill tone={tone}>{word}</StatusPill>
       <span className="job-progress">
