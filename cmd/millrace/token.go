@@ -18,7 +18,7 @@ type tokenCommand struct {
 	Channels []string      `name:"channels" placeholder:"PATTERN" help:"What the user may subscribe to in namespaces with access token: CHANNEL, TYPE:* or *."`
 	Publish  []string      `name:"publish" placeholder:"PATTERN" help:"What the user may publish on: CHANNEL, TYPE:* or *."`
 	Admin    bool          `name:"admin" help:"Let the user use the admin API."`
-	TTL      time.Duration `name:"ttl" default:"1h" placeholder:"DURATION" help:"How long the token is good, from now on, in whole seconds."`
+	TTL      time.Duration `name:"ttl" default:"1h" placeholder:"DURATION" help:"How long the token is good from now on, such as 90s or 12h; 1h by default."`
 }
 
 // Run prints one token and a line end.
