@@ -60,6 +60,10 @@ func denial(reason access.Reason, channel proto.Channel) string {
 		return "channels of type " + channel.Type() + " cannot be had as a wildcard"
 	case access.NeedsToken:
 		return "channel " + channel.Name() + " needs a token"
+	case access.NotGranted:
+		return "channel " + channel.Name() + " is not in the claim channels of your token"
+	case access.Closed:
+		return "channels of type " + channel.Type() + " are open to nobody: no namespace of this gateway opens them"
 	default:
 		return "channel " + channel.Name() + " is not yours"
 	}
