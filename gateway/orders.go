@@ -246,7 +246,11 @@ func readOrder(payload []byte) (said *order, failure orderOutcome, err error) {
 // orderFailed counts what came of an order, and says so at a bounded rate.
 func (g *Gateway) orderFailed(outcome orderOutcome, err error) {
 	g.orders.counts[outcome].Add(1)
-	g.reports.warn(g.logger, "an order of another gateway was not carried out: streams may go on that an operator has ended",
+	what := "an order of another gateway was not carried out"
+	if outcome == orderMissed {
+		what = "orders of other gateways may have been missed"
+	}
+	g.reports.warn(g.logger, what+": streams may go on that an operator has ended",
 		"outcome", orderOutcomes[outcome], "error", err)
 }
 
