@@ -40,10 +40,10 @@ help: ## list these commands
 build: ## build bin/millrace
 	@go build -buildvcs=$(VCS) -trimpath -o bin/millrace ./cmd/millrace
 
-run: build ## build, then serve live demo events on http://127.0.0.1:8080
-	@exec ./bin/millrace serve --demo
+run: build ## build, then serve live demo events on http://127.0.0.1:8080 (LISTEN=127.0.0.1:8090)
+	@exec ./bin/millrace serve --demo $(if $(LISTEN),--listen $(LISTEN))
 
-demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LISTEN=127.0.0.1:8080)
+demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LISTEN=127.0.0.1:8090)
 	@go build -buildvcs=$(VCS) -trimpath -o bin/workers ./examples/workers
 	@exec examples/workers/demo.sh
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -248,5 +249,27 @@ func TestMakeDemoSaysWhatIsMissing(t *testing.T) {
 	demo := start(t, "make demo", "/usr/bin/env", "PATH="+tools, "../examples/workers/demo.sh")
 	if code := demo.wait(t, patience); code != 1 || !strings.Contains(demo.complaints(), "redis-server is not installed (apt-get install redis-server)") {
 		t.Errorf("exit code %d:\n%s", code, demo.complaints())
+	}
+}
+
+// TestMakeDemoSaysThatThePortIsTaken: before it starts anything, and before it tells what to open there.
+func TestMakeDemoSaysThatThePortIsTaken(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	there, err := exec.LookPath("true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	demo := start(t, "make demo", "env", "LISTEN="+taken.Addr().String(), "MILLRACE="+there, "WORKERS="+there, "../examples/workers/demo.sh")
+	want := "another program serves on " + taken.Addr().String()
+	if code := demo.wait(t, patience); code != 1 || !strings.Contains(demo.complaints(), want) {
+		t.Errorf("exit code %d:\n%s", code, demo.complaints())
+	}
+	for line := range demo.lines {
+		t.Errorf("it said %q", line)
 	}
 }

@@ -27,6 +27,11 @@ command -v redis-server >/dev/null || fail "redis-server is not installed (apt-g
 for binary in "$millrace" "$workers"; do
 	[ -x "$binary" ] || fail "$binary is not there: run 'make demo', which builds it"
 done
+# Asked before anything is started: whoever answers later may be the gateway.
+if (exec 3<>"/dev/tcp/${listen%:*}/${listen##*:}") 2>/dev/null; then
+	fail "another program serves on $listen (ss -ltnp 'sport = :${listen##*:}' shows which):" \
+		"stop it, or choose another port with LISTEN=127.0.0.1:PORT"
+fi
 
 # Every process by its name, so that the end names none that somebody else has started. Each is in a
 # session of its own: Ctrl-C is heard here alone, and the order of the end is ours.
