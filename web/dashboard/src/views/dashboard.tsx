@@ -31,16 +31,16 @@ const JobRow = memo(function JobRow({ job }: { job: Job }) {
     <li className="job" data-status={job.status}>
       <span className="job-name">
         <strong>{job.id}</strong>
-        <span className="job-message" title={job.message}>
-          {job.message ?? job.format ?? "Waiting for its first event"}
-        </span>
+        <span className="job-pace number">{pace.filter(Boolean).join(" · ")}</span>
       </span>
       <StatusPill tone={tone}>{word}</StatusPill>
       <span className="job-progress">
         <progress value={job.progress} max={1} aria-label={`Progress of ${job.id}`} />
         <span className="job-percent number">{wholePercent(job.progress)}</span>
       </span>
-      <span className="job-pace number">{pace.filter(Boolean).join(" · ")}</span>
+      <span className="job-message" title={job.message}>
+        {job.message ?? "Waiting for its first event"}
+      </span>
       <span className="job-time number">
         {left !== undefined && `${duration(left)} left`}
         {!running && job.status !== "queued" && timeOfDay(job.updatedAt)}
