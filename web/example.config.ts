@@ -2,6 +2,7 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
 
+const gateway = process.env["GATEWAY"] ?? "http://127.0.0.1:8080";
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
 export default defineConfig({
@@ -14,6 +15,9 @@ export default defineConfig({
       { find: /^(react|react-dom)(\/.*)?$/, replacement: here("node_modules/$1$2") },
     ],
   },
+  cacheDir: here("node_modules/.vite"),
   oxc: { jsx: { runtime: "automatic" } },
   build: { outDir: here("../bin/examples/react"), emptyOutDir: true },
+  // `npm --prefix web run example:dev`: the page with hot reload, on a gateway that runs already.
+  server: { proxy: { "/ws": { target: gateway.replace(/^http/, "ws"), ws: true } } },
 });

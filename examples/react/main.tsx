@@ -9,7 +9,8 @@ interface JobProgress {
 }
 
 function Job({ id }: { id: string }) {
-  const { lastJsonMessage, status, error, gaps } = useChannel<JobProgress>(`job_progress:${id}`);
+  // From the beginning: where the job stands is told by what came before this page.
+  const { lastJsonMessage, status, error, gaps } = useChannel<JobProgress>(`job_progress:${id}`, { since: "0" });
   const progress = lastJsonMessage?.progress ?? 0;
   return (
     <section>
