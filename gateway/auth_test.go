@@ -1,7 +1,11 @@
 package gateway_test
 
 import (
+	"bytes"
+	"log/slog"
 	"net/url"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,6 +78,51 @@ func TestCarriers(t *testing.T) {
 				s.wantOpen(t)
 				s.ends(t, proto.ClosePolicy, "Unauthorized")
 			})
+		})
+	}
+}
+
+// lockedText is what a logger wrote.
+type lockedText struct {
+	mutex sync.Mutex
+	text  bytes.Buffer
+}
+
+func (l *lockedText) Write(line []byte) (int, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lockedText) String() string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.String()
+}
+
+// TestDisbeliefIsLogged: the client is not told why its token is not believed; at level debug the log
+// says it, and nothing of the token.
+func TestDisbeliefIsLogged(t *testing.T) {
+	t.Parallel()
+	var log lockedText
+	h := serve(t, gateway.Options{
+		Auth:   gateway.AuthOptions{HMACSecret: secret, Audience: "shop"},
+		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	for reason, token := range map[string]string{
+		"audience": mint(t, auth.MintClaims{User: "456", Audience: "another"}),
+		"expired":  mint(t, auth.MintClaims{User: "456", Audience: "shop", TTL: time.Minute, Now: time.Now().Add(-time.Hour)}),
+	} {
+		onEvery(t, everyWire, func(t *testing.T, w wire) {
+			line := `msg="a token was not believed" reason=` + reason
+			before := strings.Count(log.String(), line)
+			h.knock(t, w, visit{channels: []string{"job_progress:1"}, header: []string{bearer(token)}})
+			if now := strings.Count(log.String(), line); now != before+1 {
+				t.Errorf("%q was logged %d times, want once:\n%s", line, now-before, log.String())
+			}
+			if strings.Contains(log.String(), token) {
+				t.Error("the log has the token")
+			}
 		})
 	}
 }

@@ -35,8 +35,18 @@ func (g *Gateway) identify(r *http.Request, publishing bool) (*auth.Identity, au
 	if credential.Source == auth.SourceNone {
 		return auth.Anonymous(), credential, nil
 	}
-	who, err := g.verifier.Verify(r.Context(), credential.Token)
+	who, err := g.believe(r.Context(), credential.Token)
 	return who, credential, err
+}
+
+// believe says whose a token is. Why one is not believed is told to nobody but the log.
+func (g *Gateway) believe(ctx context.Context, token string) (*auth.Identity, error) {
+	who, err := g.verifier.Verify(ctx, token)
+	var refused *auth.Refusal
+	if errors.As(err, &refused) {
+		g.logger.Debug("a token was not believed", "reason", refused.Reason.String())
+	}
+	return who, err
 }
 
 // maySubscribe decides, asking the webhook if need be; it may wait.
@@ -111,7 +121,7 @@ func (g *Gateway) mayOpenAdmin(r *http.Request) error {
 	who, credential, err := g.identify(r, false)
 	var refused *auth.Refusal
 	if errors.As(err, &refused) && refused.Reason == auth.OriginMissing && auth.Opens(r) {
-		who, err = g.verifier.Verify(r.Context(), credential.Token)
+		who, err = g.believe(r.Context(), credential.Token)
 	}
 	return g.isAdministrator(r, who, err)
 }
