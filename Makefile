@@ -98,7 +98,7 @@ test-audit:
 	@echo "the audit, in small: what clients see while Redis breaks"
 	@go test -race -shuffle=on -timeout=5m ./audit
 
-audit: build ## prove that nothing is lost in silence while Redis breaks, two minutes (AUDIT="--scenario cluster")
+audit: build ## prove that nothing is lost in silence while Redis breaks, a minute and a half (AUDIT="--scenario cluster")
 	@go build -buildvcs=$(VCS) -o bin/audit ./audit
 	@exec ./bin/audit --gateway bin/millrace $(AUDIT)
 
