@@ -431,6 +431,8 @@ var mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 // send sends bytes as they are.
 func (s *stream) send(t testing.TB, bytes []byte) {
 	t.Helper()
+	// Each write has a deadline of its own: on a slow machine a stream outlives the one of its handshake.
+	_ = s.conn.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := s.conn.Write(bytes); err != nil {
 		t.Fatalf("%s cannot send: %v", s.wire.name, err)
 	}
