@@ -6,8 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/millrace/millrace/internal/leaktest"
 	"github.com/millrace/millrace/internal/processtest"
 )
 
@@ -32,12 +31,5 @@ func runTests(m *testing.M) int {
 		return exitFailed
 	}
 	defer os.RemoveAll(builds)
-	if code := m.Run(); code != 0 {
-		return code
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
-		return exitFailed
-	}
-	return 0
+	return leaktest.Run(m)
 }

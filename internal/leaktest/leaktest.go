@@ -21,6 +21,12 @@ func Netpoll() goleak.Option {
 	return goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait")
 }
 
+// Rueidis ignores what a client of rueidis that could not connect leaves: a goroutine that sleeps for
+// up to a second.
+func Rueidis() goleak.Option {
+	return goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1")
+}
+
 // Run runs the tests of a package that has no more to look after, and gives the exit code of its
 // TestMain.
 func Run(m *testing.M, ignored ...goleak.Option) (code int) {

@@ -1,12 +1,10 @@
 package channels_test
 
 import (
+	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/millrace/millrace/internal/leaktest"
 )
 
-// A client of rueidis that could not connect leaves a goroutine that sleeps for up to a second.
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
-}
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, leaktest.Rueidis())) }
