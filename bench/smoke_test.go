@@ -12,12 +12,16 @@ import (
 	"time"
 )
 
+// Runs that take place side by side have all cores: to keep a server's core for it, a run moves the whole
+// process, and so the others in it.
+
 // TestRunWhole measures ours, the floor and the plain servers for a moment: everything is real but
 // the size.
 func TestRunWhole(t *testing.T) {
+	t.Parallel()
 	var progress strings.Builder
 	result, err := Run(t.Context(), Options{
-		Scenarios: []string{"fanout", "unicast"}, Subjects: []string{"millrace", "floor", "plain-go"},
+		Scenarios: []string{"fanout", "unicast"}, Subjects: []string{"millrace", "floor", "plain-go"}, AllCores: true,
 		Streams: 100, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t), Progress: &progress,
 	})
 	if err != nil {
@@ -75,39 +79,53 @@ func TestRunGoesOn(t *testing.T) {
 
 // TestRunRest: every other scenario gives its samples, of ours.
 func TestRunRest(t *testing.T) {
-	result, err := Run(t.Context(), Options{
-		Scenarios: []string{"idle", "connect", "keepalive", "mixed", "stalled", "storm", "restart", "independence", "gateways", "million"},
-		Subjects:  []string{"millrace"}, Wires: []Wire{WebSocket},
-		Streams: 300, Million: 200, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cases := make(map[string]bool)
-	for i := range result.Samples {
-		s := &result.Samples[i]
-		cases[s.Scenario+" "+s.Case] = true
-		if s.missing() != 0 {
-			t.Errorf("%s, %s: %v of %v deliveries are missing", s.Scenario, s.Case, s.missing(), s.Metrics[metricExpected])
-		}
-	}
-	for _, want := range []string{
-		"idle shared", "idle own", "idle own, token", "connect no token", "connect token", "keepalive idle",
-		"mixed alone", "mixed beside a fan-out", "stalled alone", "stalled beside", "storm during", "restart alone", "restart rolling", "independence few others", "independence many others",
-		"gateways one", "gateways ten", "million connect", "million rest", "million broadcast",
+	t.Parallel()
+	for _, test := range []struct{ scenarios, cases []string }{
+		{
+			[]string{"idle", "connect", "stalled"},
+			[]string{"idle shared", "idle own", "idle own, token", "connect no token", "connect token", "stalled alone", "stalled beside"},
+		},
+		{
+			[]string{"mixed", "storm", "independence", "gateways"},
+			[]string{"mixed alone", "mixed beside a fan-out", "storm during", "independence few others", "independence many others", "gateways one", "gateways ten"},
+		},
+		{[]string{"keepalive"}, []string{"keepalive idle"}},
+		{[]string{"restart"}, []string{"restart alone", "restart rolling"}},
+		{[]string{"million"}, []string{"million connect", "million rest", "million broadcast"}},
 	} {
-		if !cases[want] {
-			t.Errorf("no sample of %q; failures: %q", want, result.Failures())
-		}
+		t.Run(strings.Join(test.scenarios, " "), func(t *testing.T) {
+			t.Parallel()
+			result, err := Run(t.Context(), Options{
+				Scenarios: test.scenarios, Subjects: []string{"millrace"}, Wires: []Wire{WebSocket}, AllCores: true,
+				Streams: 300, Million: 200, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cases := make(map[string]bool)
+			for i := range result.Samples {
+				s := &result.Samples[i]
+				cases[s.Scenario+" "+s.Case] = true
+				if s.missing() != 0 {
+					t.Errorf("%s, %s: %v of %v deliveries are missing", s.Scenario, s.Case, s.missing(), s.Metrics[metricExpected])
+				}
+			}
+			for _, want := range test.cases {
+				if !cases[want] {
+					t.Errorf("no sample of %q; failures: %q", want, result.Failures())
+				}
+			}
+		})
 	}
 }
 
 // TestRunModes: states and logs give their samples, over each wire where that makes a difference, and
 // who has none is named.
 func TestRunModes(t *testing.T) {
+	t.Parallel()
 	var progress strings.Builder
 	result, err := Run(t.Context(), Options{
-		Scenarios: []string{"state", "log", "tracked"}, Subjects: []string{"millrace", "floor"},
+		Scenarios: []string{"state", "log", "tracked"}, Subjects: []string{"millrace", "floor"}, AllCores: true,
 		Streams: 100, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t), Progress: &progress,
 	})
 	if err != nil {
@@ -143,8 +161,9 @@ func TestRunModes(t *testing.T) {
 
 // TestRunCompressed: compressed streams beside plain ones, each on its own wire alone.
 func TestRunCompressed(t *testing.T) {
+	t.Parallel()
 	result, err := Run(t.Context(), Options{
-		Scenarios: []string{"sse-gzip", "ws-deflate"}, Subjects: []string{"millrace", "floor"},
+		Scenarios: []string{"sse-gzip", "ws-deflate"}, Subjects: []string{"millrace", "floor"}, AllCores: true,
 		Streams: 40, Rounds: 1, Duration: 500 * time.Millisecond, Binary: program(t),
 	})
 	if err != nil {
