@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"net"
 	"slices"
 	"testing"
 	"time"
@@ -319,47 +318,9 @@ func TestEncodeFails(t *testing.T) {
 
 // TestSplicedDeliveryAllocatesNothing: what a stream costs beyond the pieces that all share.
 func TestSplicedDeliveryAllocatesNothing(t *testing.T) {
-	const streams = 64
-	l, err := newLoop(LoopOptions{}, Events{
-		Adopted: func(Slot, any) {}, Received: func(Slot, []byte) {}, Timer: func(Slot) {}, Drained: func(Slot) {},
-		Closed: func(Slot, Reason) {}, Mail: func(any) {}, Work: func() bool { return false },
-	}, newTestKernel(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.tearDown()
-	var clients []*net.TCPConn
-	for slot := Slot(1); slot <= streams; slot++ {
-		fd, client := sockettest.Pair(t)
-		clients = append(clients, client)
-		l.arrive(&arrival{fd: fd})
-		l.Splice(slot, nil)
-	}
-	text := []byte("the text")
-	splice := &Splice{Number: 1, Previous: 1, Alone: []byte("alone!"), after: []byte("after!")}
-	deliver := func() {
-		f := l.NewSplicedFrame(text, l.now, splice)
-		for slot := Slot(1); slot <= streams; slot++ {
-			l.Send(slot, f, Bulk)
-		}
-		l.Release(f)
-		for l.flush() {
-			continue
-		}
-	}
-	deliver()
-	before := l.counters.Writes
-	const runs = 100
-	if allocations := testing.AllocsPerRun(runs, deliver); allocations != 0 {
-		t.Errorf("%v allocations per fan-out to %d spliced streams", allocations, streams)
-	}
-	if calls := l.counters.Writes - before; calls != (runs+1)*streams {
-		t.Errorf("%d writes for %d deliveries", calls, (runs+1)*streams)
-	}
-	for _, client := range clients {
-		client.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := io.ReadFull(client, make([]byte, (runs+2)*6)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	text, alone := []byte("the text"), []byte("alone!")
+	splice := &Splice{Number: 1, Previous: 1, Alone: alone, after: []byte("after!")}
+	wantLeanDelivery(t, len(alone), func(l *Loop, slot Slot) { l.Splice(slot, nil) }, func(l *Loop) Frame {
+		return l.NewSplicedFrame(text, l.now, splice)
+	})
 }
