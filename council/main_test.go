@@ -3,6 +3,7 @@ package council
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,6 +23,9 @@ const (
 
 // TestMain fails for goroutines and descriptors left behind, and for a secret in a log line.
 func TestMain(m *testing.M) {
+	// Many tests wait for a time to pass, which takes no processor.
+	_ = flag.Set("test.parallel", "8")
+	flag.Parse() // what the command line says comes last
 	slog.SetDefault(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	watch := leaktest.Begin()
 	os.Exit(watch.End(m.Run(), logged.check))
@@ -53,7 +57,7 @@ func (l *loggedLines) check() error {
 }
 
 // patience is how long a test waits for what must come; it is only ever used up by a failure.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // poll looks at condition until it holds or limit has passed, and says whether it held.
 func poll(limit time.Duration, condition func() bool) bool {

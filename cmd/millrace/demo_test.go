@@ -109,6 +109,7 @@ func ofType(name string) func(map[string]any) bool {
 
 // TestDemoWorkers: serve --demo renders, replays and alerts, one command and nothing else.
 func TestDemoWorkers(t *testing.T) {
+	t.Parallel()
 	started, address := startGateway(t, invocation{arguments: []string{"--demo"}})
 	stream := address + "/api/stream?channel="
 	alerts := listen(t, address+"/api/stream?userId="+demoUser+"&channel=system:millrace")

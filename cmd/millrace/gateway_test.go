@@ -75,6 +75,7 @@ func TestTokensAtAGateway(t *testing.T) {
 
 // The gateway is restarted under a tail, which comes back by itself.
 func TestTailSurvivesARestart(t *testing.T) {
+	t.Parallel()
 	first, address := startGateway(t, invocation{})
 	started := (&invocation{arguments: []string{"tail", "--json", "jobs:1", "--url", address}}).start(t)
 	started.waitFor("connected to " + address)

@@ -195,6 +195,7 @@ func TestTailByMode(t *testing.T) {
 }
 
 func TestRedisSaysNo(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "--requirepass", "opensesame")
 	for _, command := range []string{"publish jobs:1 1", "tail jobs:1"} {
 		t.Run(strings.Fields(command)[0], func(t *testing.T) {

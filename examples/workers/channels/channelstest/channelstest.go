@@ -18,7 +18,7 @@ import (
 
 // Patience is how long a test waits for what must happen. It is long, for a busy machine, and
 // costs nothing where things work.
-const Patience = 20 * time.Second
+const Patience = time.Minute
 
 // Redis is a server of a test's own, and a worker's connection to it.
 type Redis struct {
