@@ -16,6 +16,7 @@ import (
 // TestDrain: at SIGTERM every stream is told in its own words that it should come back, nothing
 // that was published before is lost, and the process ends in time with 0.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := startGateway(t, "--redis", redis.URL(), "--drain-timeout", "10s")
 	base := "http://" + g.address
@@ -58,6 +59,7 @@ func TestDrain(t *testing.T) {
 // TestAnswersWhileDraining finishes requests that were begun before the drain: new connections are
 // refused, but what is in somebody's hands is still answered, in words that say what is going on.
 func TestAnswersWhileDraining(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t, "--drain-timeout", "10s")
 	ready := halfAsked(t, g.address, "/readyz")
 	alive := halfAsked(t, g.address, "/healthz")
@@ -113,10 +115,11 @@ func halfAsked(t *testing.T, address, path string) func() (*http.Response, strin
 
 // TestSecondSignal: who asks twice does not want to wait.
 func TestSecondSignal(t *testing.T) {
-	g := startGateway(t, "--drain-timeout", "1m")
+	t.Parallel()
+	g := startGateway(t, "--drain-timeout", "10m")
 	upgrade(t, g.address)
 	g.signal(syscall.SIGTERM)
 	within(t, patience, "the listener is closed", func() bool { return g.status("/healthz") == 0 })
 	g.signal(syscall.SIGTERM)
-	g.wait(t, 3*time.Second)
+	g.wait(t, patience)
 }

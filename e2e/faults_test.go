@@ -182,6 +182,7 @@ func wantGaps(t *testing.T, followers []*follower) {
 
 // TestKilledSubscriptions: Redis drops the gateway's pub/sub connection under load.
 func TestKilledSubscriptions(t *testing.T) {
+	t.Parallel()
 	redis, _, worker, followers := load(t)
 	for range 3 {
 		redis.CLI(t, "CLIENT", "KILL", "TYPE", "pubsub")
@@ -244,6 +245,7 @@ func degraded(s stats) bool { return s.Status == "degraded" && !s.Channels.Conne
 // TestRedisComesLate: a gateway that starts before its Redis waits for it, unready, and then
 // serves. A client that came early is told, not left in the dark.
 func TestRedisComesLate(t *testing.T) {
+	t.Parallel()
 	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ const (
 	linesMax = 200_000
 	// patience is how long a test waits for what should happen at once. It is long, for a busy
 	// machine, and costs nothing where things work.
-	patience = 20 * time.Second
+	patience = time.Minute
 )
 
 // start runs a program until the test ends, and then ends it by its own id.

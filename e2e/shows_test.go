@@ -145,6 +145,7 @@ func setForever(t *testing.T, redis *redistest.Server, key string, first int, du
 // TestStateChangedFast: a value that changes a thousand times a second is read as often as its
 // interval allows; whoever reads nothing meanwhile ends on the newest one, and costs no memory.
 func TestStateChangedFast(t *testing.T) {
+	t.Parallel()
 	const (
 		interval  = 9 * time.Millisecond // between two reads, less the millisecond that clocks are cut to
 		growthMax = 1 << 20
@@ -202,6 +203,7 @@ func TestStateChangedFast(t *testing.T) {
 // to count as slow. All others get everything, and it holds less than a megabyte. How long the others
 // wait is a question for `millrace bench stalled`.
 func TestStalledClientCostsLittle(t *testing.T) {
+	t.Parallel()
 	const (
 		each, batch, batches = 500, 100, 35 // as many events as 100 a second are in max-queue-age, and more
 		growthMax            = 1_000_000

@@ -10,6 +10,7 @@ import (
 // TestSlowReaders: readers that stop for longer than their queue lasts lose events, are told so
 // (or closed), and cost nobody else one.
 func TestSlowReaders(t *testing.T) {
+	t.Parallel()
 	const (
 		batch   = 500
 		batches = 24 // of some 75 KB each, against a queue of 256 KiB

@@ -151,6 +151,7 @@ func upgradeConfig(t *testing.T) string {
 // a command, through five upgrades back and forth between two builds while events come: nobody is
 // closed, every event comes once and in its order, and nobody waits long.
 func TestUpgradeDropsNobody(t *testing.T) {
+	t.Parallel()
 	count, binaries, every := 300, [2]func() (string, error){racy, racyNext}, 50*time.Millisecond
 	large := os.Getenv(upgradeStreamsVariable)
 	if large != "" {
@@ -278,6 +279,7 @@ func (u *upgradeCrowds) logSilence(t *testing.T, when string, number int) (longe
 // TestUpgradeThatFails: a program that is none, one that ends at once, and one that is cut off at each
 // message in turn leave the gateway serving everybody, and say why.
 func TestUpgradeThatFails(t *testing.T) {
+	t.Parallel()
 	redis := redistest.Start(t)
 	g := upgradable(t, startGateway(t, "--redis", redis.URL()))
 	crowds := []*crowd{startCrowd(t, g.gateway, "sse", "news:all"), startCrowd(t, g.gateway, "websocket", "news:all")}
