@@ -11,11 +11,16 @@ MAKEFLAGS   += --no-print-directory
 # A checkout that git will not read (another owner's, an unpacked archive) still has to build.
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 TOOL := go tool -modfile=tools/go.mod
+# What is built for the tests is vetted by lint, all at once.
+TEST := go test -race -shuffle=on -vet=off
 
 # The end-to-end tests, the hostile peers and the audit run the real binary against the clock, so they run after
-# everything else and alone.
+# everything else.
 UNIT = $(shell go list ./... | grep -v -e '/e2e' -e '/audit$$' -e '/hostile$$')
 FUZZ_TIME ?= 1m
+
+# So many packages are tested at once, most of which wait: twice the processors.
+ATONCE := $(shell expr 2 '*' $$(nproc))
 
 # Of `make sim`: one world, or so many from the first on.
 SEED ?=
@@ -32,7 +37,7 @@ MEASURED = || [ $$? -eq 1 ]
 # The node that .ci/deps fetched, where the system's is too old, goes before it.
 WEB = PATH="$(CURDIR)/e2e/node_modules/node/bin:$$PATH" npm --prefix web --silent
 
-.PHONY: help build run demo quick test test-unit sim test-web test-e2e test-hostile test-audit audit soak hostile upgrade-test packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
+.PHONY: help build run demo quick test test-unit sim test-web test-e2e test-hostile audit soak hostile upgrade-test packages web screenshots example deps lint vuln format fuzz bench bench-full bench-deps test-peers release test-release cover clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,13 +53,13 @@ demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LI
 	@exec examples/workers/demo.sh
 
 quick: ## unit tests without the race detector, under a minute
-	@go test -shuffle=on $(UNIT)
+	@go test -shuffle=on -p=$(ATONCE) $(UNIT)
 
-test: deps lint vuln test-unit sim test-web test-e2e test-hostile test-audit ## everything: what CI runs
+test: deps lint vuln test-unit sim test-web test-e2e test-hostile ## everything: what CI runs
 
 test-unit:
 	@echo "unit tests, with the race detector"
-	@go test -race -shuffle=on -timeout=8m $(UNIT)
+	@$(TEST) -p=$(ATONCE) -timeout=8m $(UNIT)
 
 test-web: ## the npm packages and the pages: format, types, unit tests, size, publint, built/ fresh
 	@echo "the npm packages and the pages: biome, tsc, publint, vitest with the size budgets, built/ fresh"
@@ -77,14 +82,15 @@ screenshots: deps build ## take the pictures in docs/screenshots anew
 
 test-e2e:
 	@echo "end-to-end tests: the real binary, Redis, browsers and proxies"
-	@go test -race -shuffle=on -parallel=4 -timeout=8m ./e2e/...
+	@$(TEST) -parallel=6 -timeout=8m ./e2e/...
 
 upgrade-test: ## 15,000 streams under traffic through five live upgrades (STREAMS=15000)
 	@MILLRACE_UPGRADE_STREAMS=$(or $(STREAMS),15000) go test -count=1 -timeout=20m -v -run '^TestUpgradeDropsNobody$$' ./e2e
 
+# Both wait for far more than they work.
 test-hostile:
-	@echo "hostile and broken peers: one test for each abuse case"
-	@go test -race -shuffle=on -parallel=16 -timeout=8m ./hostile
+	@echo "hostile and broken peers: one test for each abuse case; the audit, in small: what clients see while Redis breaks"
+	@$(TEST) -p=2 -parallel=16 -timeout=8m ./hostile ./audit
 
 hostile: ## every abuse case with larger crowds, one after the other; writes docs/robustness.md
 	@go test -count=1 -timeout=30m ./hostile -report $(CURDIR)/docs/robustness.md -crowd 5
@@ -93,10 +99,6 @@ hostile: ## every abuse case with larger crowds, one after the other; writes doc
 sim: ## play loops, and hubs on them, on a simulated kernel: SEEDS (10000) worlds from FIRST (1) on, or one, SEED
 	@echo "loops, and hubs on them, on a simulated kernel: $(if $(SEED),seed $(SEED),$(SEEDS) seeds)"
 	@go test -count=1 -timeout=60m -v -run='^Test(Hub)?Simulation$$' ./netio -args $(if $(SEED),-seed $(SEED),-seeds $(SEEDS) -first $(FIRST))
-
-test-audit:
-	@echo "the audit, in small: what clients see while Redis breaks"
-	@go test -race -shuffle=on -timeout=5m ./audit
 
 audit: build ## prove that nothing is lost in silence while Redis breaks, a minute and a half (AUDIT="--scenario cluster")
 	@go build -buildvcs=$(VCS) -o bin/audit ./audit

@@ -69,6 +69,7 @@ func TestSoak(t *testing.T) {
 
 // TestSoakFails has each thing that a soak watches go wrong once.
 func TestSoakFails(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name  string
 		spoil func(*strain)
