@@ -114,7 +114,7 @@ func everyMode(t *testing.T, url string, worker *redistest.Server) {
 	wild.send(t, `{"type":"unsubscribe","channels":["news:*","sharded:1"]}`)
 	one.end()
 	within(t, patience, "the subscriptions are given up", func() bool {
-		return strings.Contains(metrics(t, g), "\nmillrace_channels 3\n") // the log and the two states
+		return strings.Contains(g.text(t, "/metrics"), "\nmillrace_channels 3\n") // the log and the two states
 	})
 }
 

@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,16 +65,7 @@ func TestCompressed(t *testing.T) {
 // metric reads one series of a gateway's metrics.
 func (g *gateway) metric(t *testing.T, series string) (value float64) {
 	t.Helper()
-	response, err := httpClient.Get("http://" + g.address + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("/metrics: %d, %v", response.StatusCode, err)
-	}
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(g.text(t, "/metrics")) {
 		if rest, found := strings.CutPrefix(line, series+" "); found {
 			if _, err := fmt.Sscan(rest, &value); err != nil {
 				t.Fatalf("%s: %v", line, err)

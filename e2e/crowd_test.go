@@ -185,16 +185,7 @@ func settledBytes(t *testing.T, g *gateway) int {
 // wantFewGoroutines: streams have none.
 func wantFewGoroutines(t *testing.T, g *gateway) {
 	t.Helper()
-	response, err := httpClient.Get("http://" + g.address + "/debug/pprof/goroutine?debug=1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
+	line, _, _ := strings.Cut(g.text(t, "/debug/pprof/goroutine?debug=1"), "\n")
 	count, err := strconv.Atoi(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]))
 	if err != nil {
 		t.Fatalf("the goroutine profile begins %q", line)

@@ -33,7 +33,7 @@ func TestDocumentedMetrics(t *testing.T) {
 		}
 	}
 
-	text := metrics(t, startGateway(t))
+	text := startGateway(t).text(t, "/metrics")
 	exposed := make(map[string]bool)
 	for _, family := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(text, -1) {
 		name, kind := family[1], family[2]

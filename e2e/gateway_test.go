@@ -116,6 +116,21 @@ func (g *gateway) status(path string) int {
 	return response.StatusCode
 }
 
+// text gives what the gateway answers to a path.
+func (g *gateway) text(t *testing.T, path string) string {
+	t.Helper()
+	response, err := httpClient.Get("http://" + g.address + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d, %v", path, response.StatusCode, err)
+	}
+	return string(text)
+}
+
 // stats is what the tests read of /api/realtime/stats.
 type stats struct {
 	Status string `json:"status"`

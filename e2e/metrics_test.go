@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -32,7 +31,7 @@ func TestMetrics(t *testing.T) {
 	var text string
 	values := make(map[string]float64)
 	within(t, patience, "the worthless event is counted", func() bool {
-		text = metrics(t, g)
+		text = g.text(t, "/metrics")
 		for line := range strings.Lines(text) {
 			line = strings.TrimSuffix(line, "\n")
 			if name, value, ok := strings.Cut(line, " "); ok && !strings.HasPrefix(line, "#") {
@@ -61,18 +60,4 @@ func TestMetrics(t *testing.T) {
 	if strings.Contains(text, "counted") {
 		t.Error("a metric names a channel or a user")
 	}
-}
-
-func metrics(t *testing.T, g *gateway) string {
-	t.Helper()
-	response, err := httpClient.Get("http://" + g.address + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }

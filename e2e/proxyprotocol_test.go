@@ -98,18 +98,18 @@ func TestProxyProtocol(t *testing.T) {
 		}
 	}
 	// The proxy's own questions are answered, and nothing was refused so far.
-	asked := metric(metrics(t, operator), "millrace_desk_requests_total")
+	asked := metric(operator.text(t, "/metrics"), "millrace_desk_requests_total")
 	within(t, patience, "the proxy asks whether the gateway is ready", func() bool {
-		return metric(metrics(t, operator), "millrace_desk_requests_total") > asked+2
+		return metric(operator.text(t, "/metrics"), "millrace_desk_requests_total") > asked+2
 	})
 	const refused = `millrace_desk_refused_total{reason="proxy_header"}`
-	if count := metric(metrics(t, operator), refused); count != 0 {
+	if count := metric(operator.text(t, "/metrics"), refused); count != 0 {
 		t.Errorf("%v connections were refused for their PROXY header", count)
 	}
 	if status := g.status("/healthz"); status != http.StatusBadRequest {
 		t.Errorf("without a header a connection of the proxy's address is answered %d", status)
 	}
-	if count := metric(metrics(t, operator), refused); count != 1 {
+	if count := metric(operator.text(t, "/metrics"), refused); count != 1 {
 		t.Errorf("%v connections were refused for their PROXY header, want 1", count)
 	}
 	within(t, patience, "the log says so", func() bool { return strings.Contains(g.complaints(), "PROXY protocol") })

@@ -35,7 +35,7 @@ func TestRevocation(t *testing.T) {
 	one, two := startGateway(t, options...), startGateway(t, options...)
 	for _, g := range []*gateway{one, two} {
 		within(t, patience, "it follows the log of orders", func() bool {
-			return strings.Contains(metrics(t, g), "\nmillrace_broker_tracked_keys 1\n")
+			return strings.Contains(g.text(t, "/metrics"), "\nmillrace_broker_tracked_keys 1\n")
 		})
 	}
 	base, user := "http://"+two.address, token(t, "--sub", "456")

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,16 +52,10 @@ func heapBytes(t *testing.T, g *gateway) int {
 	t.Helper()
 	least := 0
 	for try := range 3 { // what a finalizer or a pool lets go of goes with the next collection
-		response, err := httpClient.Get("http://" + g.address + "/debug/pprof/heap?gc=1&debug=1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(response.Body)
-		response.Body.Close()
-		_, rest, found := strings.Cut(string(text), "# HeapAlloc = ")
+		_, rest, found := strings.Cut(g.text(t, "/debug/pprof/heap?gc=1&debug=1"), "# HeapAlloc = ")
 		digits, _, _ := strings.Cut(rest, "\n")
-		bytes, conversion := strconv.Atoi(digits)
-		if err != nil || !found || conversion != nil {
+		bytes, err := strconv.Atoi(digits)
+		if err != nil || !found {
 			t.Fatalf("the heap profile names no HeapAlloc (%v)", err)
 		}
 		if try == 0 || bytes < least {
