@@ -52,29 +52,27 @@ func onEachBroker(t *testing.T, options gateway.Options, test func(t *testing.T,
 	})
 }
 
-func (w writer) publish(t testing.TB, channel, payload string) {
+// write carries out a command of Redis's where there is one, and else has the gateway publish.
+func (w writer) write(t testing.TB, channel, payload string, command ...string) {
 	t.Helper()
 	if w.redis == nil {
 		w.house.publish(t, channel, payload)
 		return
 	}
-	w.redis.CLI(t, "PUBLISH", channel, payload)
+	w.redis.CLI(t, command...)
+}
+
+func (w writer) publish(t testing.TB, channel, payload string) {
+	t.Helper()
+	w.write(t, channel, payload, "PUBLISH", channel, payload)
 }
 
 func (w writer) set(t testing.TB, channel, payload string) {
 	t.Helper()
-	if w.redis == nil {
-		w.house.publish(t, channel, payload)
-		return
-	}
-	w.redis.CLI(t, "SET", channel, payload)
+	w.write(t, channel, payload, "SET", channel, payload)
 }
 
 func (w writer) add(t testing.TB, channel, payload string) {
 	t.Helper()
-	if w.redis == nil {
-		w.house.publish(t, channel, payload)
-		return
-	}
-	w.redis.CLI(t, "XADD", channel, "*", "data", payload)
+	w.write(t, channel, payload, "XADD", channel, "*", "data", payload)
 }
