@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // outcome is what one council told of one model.
@@ -53,8 +55,8 @@ func newCouncils(t *testing.T, s Settings, timings Timings, kept *shelf) *Counci
 func hold(t *testing.T, s Settings, model string) outcome {
 	t.Helper()
 	c, kept := begin(t, s, quick)
-	within(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
-	within(t, "the council is counted out", func() bool { return c.Stats().Running == 0 })
+	polltest.Eventually(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
+	polltest.Eventually(t, "the council is counted out", func() bool { return c.Stats().Running == 0 })
 	for _, written := range kept.entries(logName) {
 		for _, secret := range []string{testKey, testPrompt} {
 			if strings.Contains(string(written), secret) {
@@ -203,7 +205,7 @@ func TestTooMuchIsSaid(t *testing.T) {
 	if o.kind != TooLong || len(o.text) > textBytesMax || len(o.text) < textBytesMax-1024 || strings.Trim(o.text, "é") != "" {
 		t.Errorf("%v, %d bytes: %q", o.kind, len(o.text), o.entry.Error)
 	}
-	within(t, "the request has ended", func() bool { return u.open.Load() == 0 })
+	polltest.Eventually(t, "the request has ended", func() bool { return u.open.Load() == 0 })
 }
 
 // One model's failure is its own: the others go on.
@@ -221,7 +223,7 @@ func TestTheOthersGoOn(t *testing.T) {
 		*d.settings(&s) = Provider{Key: testKey, Model: "a-model", BaseURL: u.URL + "/v1/"}
 	}
 	c, kept := begin(t, s, quick)
-	within(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
+	polltest.Eventually(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
 	o := readOutcome(t, c, kept, "claude")
 	if o.text != "claude says so.\n" || len(o.end.Scores) != 3 || len(o.end.Errors) != 1 || len(o.end.Times) != 4 || o.end.Errors["gpt"] == "" {
 		t.Errorf("text %q, complete %+v", o.text, o.end)
@@ -264,15 +266,15 @@ func TestEnds(t *testing.T) {
 			s := settingsFor(u.URL, d)
 			s.Deadline = test.deadline
 			c, kept := begin(t, s, test.timings)
-			within(t, "the model speaks", func() bool { return len(kept.entries(logName)) > 1 || kept.story(logName).Complete != nil })
+			polltest.Eventually(t, "the model speaks", func() bool { return len(kept.entries(logName)) > 1 || kept.story(logName).Complete != nil })
 			test.end(c, kept)
-			within(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
-			within(t, "the upstream sees its request end", func() bool { return u.gone.Load() == 1 })
+			polltest.Eventually(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
+			polltest.Eventually(t, "the upstream sees its request end", func() bool { return u.gone.Load() == 1 })
 			o := readOutcome(t, c, kept, d.name)
 			if o.entry.Error != test.want.Error() || o.kind != test.kind || o.end.Cancelled != test.cancelled {
 				t.Errorf("%+v, %v, complete %+v", o.entry, o.kind, o.end)
 			}
-			within(t, "it is gone", func() bool { return !c.Runs(logName) })
+			polltest.Eventually(t, "it is gone", func() bool { return !c.Runs(logName) })
 			if c.Cancel(logName) != nil {
 				t.Error("a council that is over was cancelled")
 			}
@@ -292,7 +294,7 @@ func TestWatchedElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	poll(4*time.Second, func() bool {
+	polltest.Until(4*time.Second, func() bool {
 		c.Seen(logName)
 		c.Seen("council:another")
 		return false
@@ -300,7 +302,7 @@ func TestWatchedElsewhere(t *testing.T) {
 	if !c.Runs(logName) {
 		t.Fatalf("it ended while it was watched, after %v", time.Since(begun))
 	}
-	within(t, "it ends unwatched", func() bool { return !c.Runs(logName) })
+	polltest.Eventually(t, "it ends unwatched", func() bool { return !c.Runs(logName) })
 }
 
 // What cannot be appended is tried again, and nothing of it comes twice or not at all.
@@ -339,7 +341,7 @@ func TestAppendsFail(t *testing.T) {
 			if _, err := c.Begin(context.Background(), logName, "user 1", testPrompt); err != nil {
 				t.Fatal(err)
 			}
-			within(t, "it is over", func() bool { return !c.Runs(logName) })
+			polltest.Eventually(t, "it is over", func() bool { return !c.Runs(logName) })
 			if o := readOutcome(t, c, kept, d.name); o.text != want+"\n" || o.score == nil {
 				t.Errorf("text %q, want %q; %+v", o.text, want, o.entry)
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // Each rubric prefers, of two texts, the one that is better by its own measure.
@@ -46,7 +48,7 @@ func TestRubricsTakeAnything(t *testing.T) {
 
 func TestDemoCouncil(t *testing.T) {
 	c, kept := begin(t, Settings{}, quick)
-	within(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
+	polltest.Eventually(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
 	o := readOutcome(t, c, kept, "tone")
 	if opening := kept.story(logName).Opening; !opening.Demo || len(opening.Models) != 4 {
 		t.Errorf("%+v", opening)
@@ -72,10 +74,10 @@ func TestPanicOfAModel(t *testing.T) {
 	if _, err := c.Begin(t.Context(), logName, "user 1", testPrompt); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
+	polltest.Eventually(t, "the council is complete", func() bool { return kept.story(logName).Complete != nil })
 	o := readOutcome(t, c, kept, "bad")
 	if o.text != "Hello" || o.entry.Error != errPanicked.Error() || len(o.end.Scores) != 4 {
 		t.Errorf("%+v", o)
 	}
-	within(t, "it is over", func() bool { return !c.Runs(logName) })
+	polltest.Eventually(t, "it is over", func() bool { return !c.Runs(logName) })
 }

@@ -56,30 +56,6 @@ func (l *loggedLines) check() error {
 	return nil
 }
 
-// patience is how long a test waits for what must come; it is only ever used up by a failure.
-const patience = time.Minute
-
-// poll looks at condition until it holds or limit has passed, and says whether it held.
-func poll(limit time.Duration, condition func() bool) bool {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(limit); ; <-tick.C {
-		if condition() {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-}
-
-func within(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	if !poll(patience, condition) {
-		t.Fatalf("not within %v: %s", patience, what)
-	}
-}
-
 // shelf keeps logs as a broker does. Safe for use by many goroutines.
 type shelf struct {
 	mutex   sync.Mutex

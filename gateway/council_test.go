@@ -10,6 +10,7 @@ import (
 	"github.com/millrace/millrace/council"
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // councilBrokers runs a test with councils of an oracle on one gateway with memory, on one with
@@ -163,7 +164,7 @@ func TestCouncilIsUnwatched(t *testing.T) {
 		first.conn.Close()
 		left := time.Now()
 		// More than twice as long as it would go on alone.
-		if poll(5*timings.Council.Unwatched/2, func() bool { return o.ended() > 0 }) {
+		if polltest.Until(5*timings.Council.Unwatched/2, func() bool { return o.ended() > 0 }) {
 			t.Fatalf("the council ended after %v, although it was watched", time.Since(left))
 		}
 		o.say("gpt", "Still here.")

@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/auth"
 	"github.com/millrace/millrace/internal/leaktest"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // TestMain runs the tests with every log line kept, and then looks for what they left behind:
@@ -45,24 +46,10 @@ func warmUp() {
 	}
 }
 
-// poll looks at condition until it holds or limit has passed, and says whether it held.
-func poll(limit time.Duration, condition func() bool) bool {
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for deadline := time.Now().Add(limit); ; <-ticker.C {
-		if condition() {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-}
-
 // within fails the test unless condition comes to hold in time.
 func within(t testing.TB, limit time.Duration, what string, condition func() bool) {
 	t.Helper()
-	if !poll(limit, condition) {
+	if !polltest.Until(limit, condition) {
 		t.Fatalf("not within %v: %s", limit, what)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // early is a desk whose clients have connected and sent their first bytes before it accepts, so
@@ -80,7 +82,7 @@ func TestAtOnce(t *testing.T) {
 			})}, test.first)
 			c := clients[0]
 			if test.rest != "" {
-				eventually(t, "it is accepted", func() bool { return desk.Stats().Accepted == 1 })
+				polltest.Eventually(t, "it is accepted", func() bool { return desk.Stats().Accepted == 1 })
 				c.send(test.rest)
 			}
 			got := c.answer("GET")
@@ -147,7 +149,7 @@ func TestAtOnceParks(t *testing.T) {
 			t.Errorf("early are %q, in the kernel %q", socket.early, got)
 		}
 	}
-	eventually(t, "they have left the desk", func() bool { return desk.Stats().Connections == 0 })
+	polltest.Eventually(t, "they have left the desk", func() bool { return desk.Stats().Connections == 0 })
 	if stats := desk.Stats(); stats.AtOnce != 2 || stats.Adopted != 2 {
 		t.Errorf("%+v", stats)
 	}
@@ -199,7 +201,7 @@ func TestAtOnceEnds(t *testing.T) {
 				}
 			}
 			c.closed()
-			eventually(t, "it has left the desk", func() bool { return desk.Stats().Connections == 0 })
+			polltest.Eventually(t, "it has left the desk", func() bool { return desk.Stats().Connections == 0 })
 			if stats := desk.Stats(); stats.AtOnce != 1 {
 				t.Errorf("%+v", stats)
 			}
@@ -212,7 +214,7 @@ func TestAtOnceLingers(t *testing.T) {
 	desk, clients := early(t, DeskOptions{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Connection", "close")
 	})}, get+"behind")
-	eventually(t, "netpoll has taken it on", func() bool {
+	polltest.Eventually(t, "netpoll has taken it on", func() bool {
 		for _, c := range desk.connections() {
 			c.mu.Lock()
 			lingers := c.phase == deskLingering && c.connection != nil
@@ -228,7 +230,7 @@ func TestAtOnceLingers(t *testing.T) {
 		t.Errorf("status %d", got.StatusCode)
 	}
 	clients[0].CloseWrite()
-	eventually(t, "it has left the desk", func() bool { return desk.Stats().Connections == 0 })
+	polltest.Eventually(t, "it has left the desk", func() bool { return desk.Stats().Connections == 0 })
 }
 
 // TestAtOnceContextEnds: a request's context ends when its client goes, though no poller watches.
@@ -284,7 +286,7 @@ func TestAtOnceFlood(t *testing.T) {
 	if got := c.answer("GET"); got.StatusCode != 200 {
 		t.Errorf("status %d", got.StatusCode)
 	}
-	eventually(t, "its connection is gone", func() bool { return desk.Stats().Connections == 0 })
+	polltest.Eventually(t, "its connection is gone", func() bool { return desk.Stats().Connections == 0 })
 }
 
 // TestAtOnceShutdown: a desk that is shut down waits for requests that are served at once, and
@@ -304,7 +306,7 @@ func TestAtOnceShutdown(t *testing.T) {
 	<-running
 	over := make(chan error, 1)
 	go func() { over <- shutDown(desk, 200*time.Millisecond) }()
-	eventually(t, "it is shutting down", desk.ending.Load)
+	polltest.Eventually(t, "it is shutting down", desk.ending.Load)
 	close(release)
 	if got := clients[0].answer("GET"); got.StatusCode != 200 || !got.Close {
 		t.Errorf("status %d, closing %v", got.StatusCode, got.Close)

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 var churnCount = flag.Int("churn", churnCountDefault, "hand-overs of TestChurn")
@@ -216,7 +218,7 @@ func TestChurn(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	eventually(t, "all connections have left", func() bool { return desk.Stats().Connections == 0 })
+	polltest.Eventually(t, "all connections have left", func() bool { return desk.Stats().Connections == 0 })
 	select {
 	case err := <-loop.errors:
 		t.Error(err)

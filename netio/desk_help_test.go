@@ -128,16 +128,6 @@ func (c *client) closed() {
 	}
 }
 
-// eventually polls until condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not happen: %s", what)
-		}
-	}
-}
-
 // logBuffer is a log that a test can read.
 type logBuffer struct {
 	mu   sync.Mutex

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 const get = "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -208,7 +210,7 @@ func TestSlowHeads(t *testing.T) {
 		c.answer("GET")
 		c.closed()
 	})
-	eventually(t, "all are gone", func() bool { return desk.Stats().Connections == 0 })
+	polltest.Eventually(t, "all are gone", func() bool { return desk.Stats().Connections == 0 })
 	if n := desk.Stats().Refused[RefusedHandshakeSlow]; n != 3 {
 		t.Errorf("%d were counted as slow, want 3", n)
 	}
@@ -305,7 +307,7 @@ func TestFlood(t *testing.T) {
 	c := dial(t, desk)
 	defer close(leave)
 	c.send(get[:3]) // or it may be served at once, and nobody reads
-	eventually(t, "netpoll has it", func() bool { return desk.Stats().Accepted == 1 })
+	polltest.Eventually(t, "netpoll has it", func() bool { return desk.Stats().Accepted == 1 })
 	c.send(get[3:])
 	<-entered
 	block := make([]byte, 64<<10)
@@ -316,8 +318,8 @@ func TestFlood(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	eventually(t, "the flood is counted", func() bool { return desk.Stats().Refused[RefusedFlood] == 1 })
-	eventually(t, "its connection is gone", func() bool { return desk.Stats().Connections == 0 })
+	polltest.Eventually(t, "the flood is counted", func() bool { return desk.Stats().Refused[RefusedFlood] == 1 })
+	polltest.Eventually(t, "its connection is gone", func() bool { return desk.Stats().Connections == 0 })
 	t.Logf("%d KiB were sent before the reset", sent>>10)
 }
 
@@ -373,7 +375,7 @@ func TestPanics(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "all are gone", func() bool { return desk.Stats().Connections == 0 && desk.Stats().InFlight == 0 })
+	polltest.Eventually(t, "all are gone", func() bool { return desk.Stats().Connections == 0 && desk.Stats().InFlight == 0 })
 	if n := desk.Stats().Refused[RefusedPanic]; n != 4 {
 		t.Errorf("%d panics counted, want 4", n)
 	}
@@ -422,6 +424,6 @@ func TestContextEnds(t *testing.T) {
 		c := dial(t, desk)
 		c.send(get)
 		c.answer("GET")
-		eventually(t, "the context ends", func() bool { return (*past.Load()).Err() != nil })
+		polltest.Eventually(t, "the context ends", func() bool { return (*past.Load()).Err() != nil })
 	})
 }

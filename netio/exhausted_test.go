@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // exhaustedReport is what the child tells of itself for each line it reads.
@@ -61,7 +63,7 @@ func TestExhausted(t *testing.T) {
 	for range 400 {
 		crowd = append(crowd, child.dial(t))
 	}
-	eventually(t, "connections are refused for want of descriptors", func() bool {
+	polltest.Eventually(t, "connections are refused for want of descriptors", func() bool {
 		return child.report(t).Stats.Refused[RefusedDescriptors] > 0
 	})
 	if err := exchange(bystander); err != nil {
@@ -77,7 +79,7 @@ func TestExhausted(t *testing.T) {
 	for _, connection := range crowd {
 		connection.Close()
 	}
-	eventually(t, "accepting comes back", func() bool {
+	polltest.Eventually(t, "accepting comes back", func() bool {
 		connection := child.dial(t)
 		defer connection.Close()
 		return exchange(connection) == nil

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 const headTestBytesMax = 2 << 10
@@ -228,7 +230,7 @@ func TestHeadOverTCP(t *testing.T) {
 	if got := bystander.answer("GET"); got.StatusCode != 200 {
 		t.Errorf("the bystander got %d", got.StatusCode)
 	}
-	eventually(t, "the refused are gone", func() bool { return desk.Stats().Connections == 1 })
+	polltest.Eventually(t, "the refused are gone", func() bool { return desk.Stats().Connections == 1 })
 }
 
 // TestGarbageIsAnsweredAtOnce: a client of another protocol waits for an answer, so it must not

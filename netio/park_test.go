@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // parking is an adopter that keeps what it is given.
@@ -51,7 +53,7 @@ func (p *parking) abandon(guest any) {
 func (p *parking) one(t *testing.T) parkedSocket {
 	t.Helper()
 	var socket parkedSocket
-	eventually(t, "a socket is adopted", func() bool {
+	polltest.Eventually(t, "a socket is adopted", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if len(p.adopted) == 0 {
@@ -111,7 +113,7 @@ func TestPark(t *testing.T) {
 			defer syscall.Close(socket.fd)
 			// What is beyond a first segment may still be in the kernel: the stream goes on where
 			// early ends.
-			eventually(t, "all bytes have come", func() bool {
+			polltest.Eventually(t, "all bytes have come", func() bool {
 				buffer := make([]byte, 1<<20)
 				n, err := syscall.Read(socket.fd, buffer)
 				if err != nil && err != syscall.EAGAIN {
@@ -186,7 +188,7 @@ func TestAbandoned(t *testing.T) {
 			c := dial(t, desk)
 			c.send(test.request)
 			io.Copy(io.Discard, c.reader) // until it is closed
-			eventually(t, "the guest is given back", func() bool {
+			polltest.Eventually(t, "the guest is given back", func() bool {
 				test.lot.mu.Lock()
 				defer test.lot.mu.Unlock()
 				return desk.Stats().Abandoned == 1 && len(test.lot.abandoned) > 0

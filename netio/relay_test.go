@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // relayHeader makes a header of version 2: the two bytes after the signature, and what follows the
@@ -158,7 +160,7 @@ func TestRelayedRequests(t *testing.T) {
 				c := dial(t, desk)
 				c.send(text[:cut])
 				if cut > 0 {
-					eventually(t, "the first part has arrived", func() bool { return arrived(c) })
+					polltest.Eventually(t, "the first part has arrived", func() bool { return arrived(c) })
 				}
 				c.send(text[cut:] + get)
 				for range 2 {
@@ -221,7 +223,7 @@ func TestRelayedParks(t *testing.T) {
 	c := dial(t, desk)
 	header := relayHeader(0x21, 0x11, fromIPv4)
 	c.send(header[:20])
-	eventually(t, "the first part has arrived", func() bool { return arrived(c) })
+	polltest.Eventually(t, "the first part has arrived", func() bool { return arrived(c) })
 	c.send(header[20:] + get + "behind")
 	socket := lot.one(t)
 	defer syscall.Close(socket.fd)

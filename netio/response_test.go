@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // TestAnswers compares what the desk makes of handlers with what is to be expected.
@@ -225,7 +227,7 @@ func TestSlowReader(t *testing.T) {
 			func(err error) bool { return errors.Is(err, errSlowReader) }, 1,
 		},
 		{"reads late", time.Minute, func(c *client, desk *Desk) {
-			eventually(t, "the handler works", func() bool { return desk.Stats().InFlight == 1 })
+			polltest.Eventually(t, "the handler works", func() bool { return desk.Stats().InFlight == 1 })
 			if got := c.answer("GET"); len(got.body) != total {
 				t.Errorf("%d bytes came", len(got.body))
 			}
@@ -237,7 +239,7 @@ func TestSlowReader(t *testing.T) {
 			}
 		}, func(err error) bool { return err == nil }, 0},
 		{"resets", time.Minute, func(c *client, desk *Desk) {
-			eventually(t, "the handler works", func() bool { return desk.Stats().InFlight == 1 })
+			polltest.Eventually(t, "the handler works", func() bool { return desk.Stats().InFlight == 1 })
 			c.SetLinger(0)
 			c.Close()
 		}, func(err error) bool { return err != nil && !errors.Is(err, errSlowReader) }, 0},
@@ -260,7 +262,7 @@ func TestSlowReader(t *testing.T) {
 				t.Errorf("the handler got %v", err)
 			}
 			c.Close()
-			eventually(t, "it is gone", func() bool { return desk.Stats().Connections == 0 })
+			polltest.Eventually(t, "it is gone", func() bool { return desk.Stats().Connections == 0 })
 			if n := desk.Stats().Refused[RefusedSlowReader]; n != test.counted {
 				t.Errorf("counted %d times", n)
 			}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // TestShutdown: idle connections are closed at once, a request in flight is answered, and a head
@@ -33,12 +35,12 @@ func TestShutdown(t *testing.T) {
 	working.send("GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
 	<-entered
 	begun.send("GET /begun HTTP/1.1\r\nHo")
-	eventually(t, "all are accepted", func() bool { return desk.Stats().Connections == 3 })
+	polltest.Eventually(t, "all are accepted", func() bool { return desk.Stats().Connections == 3 })
 
 	done := make(chan error, 1)
 	go func() { done <- shutDown(desk, 20*time.Second) }()
 	idle.closed()
-	eventually(t, "nobody is accepted any more", func() bool {
+	polltest.Eventually(t, "nobody is accepted any more", func() bool {
 		connection, err := net.Dial("tcp", desk.Addr().String())
 		if err == nil {
 			connection.Close()
@@ -106,14 +108,14 @@ func TestShutdownByDeadline(t *testing.T) {
 			if test.fine {
 				// The second that handlers have may be too short where a hundred others want the processor:
 				// what counts is that the handler ends, though nobody lets it go.
-				eventually(t, "the desk is shut down", func() bool { return err == nil || desk.Shutdown(ctx) == nil })
+				polltest.Eventually(t, "the desk is shut down", func() bool { return err == nil || desk.Shutdown(ctx) == nil })
 			} else {
 				if err == nil || !strings.Contains(err.Error(), "1 connections") || !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("Shutdown: %v", err)
 				}
 				close(leave)
 			}
-			eventually(t, "the connection is gone", func() bool { return desk.Stats().Connections == 0 })
+			polltest.Eventually(t, "the connection is gone", func() bool { return desk.Stats().Connections == 0 })
 		})
 	}
 	if len(lot.adopted) != 0 || len(lot.abandoned) != 1 {
@@ -185,7 +187,7 @@ func TestRefusedAtAccept(t *testing.T) {
 			t.Errorf("the first is served %d", got.StatusCode)
 		}
 		second.Close()
-		eventually(t, "there is room again", func() bool { return desk.Stats().Connections == 1 })
+		polltest.Eventually(t, "there is room again", func() bool { return desk.Stats().Connections == 1 })
 		third := dial(t, desk)
 		third.send(get)
 		third.answer("GET")
@@ -199,7 +201,7 @@ func TestRefusedAtAccept(t *testing.T) {
 		desk, _, open := closedDesk(t, DeskOptions{AcceptRate: limit, Handler: notFound}, firsts...)
 		began := time.Now()
 		open()
-		eventually(t, "all are accepted or refused", func() bool {
+		polltest.Eventually(t, "all are accepted or refused", func() bool {
 			stats := desk.Stats()
 			return stats.Accepted+stats.Refused[RefusedAcceptRate] == crowd
 		})
@@ -215,7 +217,7 @@ func TestRefusedAtAccept(t *testing.T) {
 			c.send(get)
 			c.answer("GET")
 		}
-		eventually(t, "somebody is refused", func() bool {
+		polltest.Eventually(t, "somebody is refused", func() bool {
 			dial(t, desk)
 			return desk.Stats().Refused[RefusedAcceptRate] > 0
 		})

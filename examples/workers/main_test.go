@@ -12,6 +12,7 @@ import (
 
 	"github.com/millrace/millrace/examples/workers/channels/channelstest"
 	"github.com/millrace/millrace/internal/leaktest"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, leaktest.Rueidis())) }
@@ -48,7 +49,7 @@ func TestCommand(t *testing.T) {
 	go func() {
 		ended <- run(ctx, []string{"--redis", redis.Server.URL(), "--channel-prefix", "app:", "--csv", csv, "--speed", "36000", "ads"}, &log)
 	}()
-	channelstest.Within(t, "a state", func() bool {
+	polltest.Eventually(t, "a state", func() bool {
 		_, found := redis.State("app:campaign_metrics:mine")
 		return found
 	})

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 var testSecret = []byte("0123456789abcdef0123456789abcdef")
@@ -365,7 +366,7 @@ func TestAskBounds(t *testing.T) {
 	for number := range questionsMax {
 		crowd.Go(func() { policy.Ask(t.Context(), ada, channel(fmt.Sprintf("job:%d", number))) })
 	}
-	eventually(t, "all questions are open and all slots taken", func() bool {
+	polltest.Eventually(t, "all questions are open and all slots taken", func() bool {
 		policy.webhook.mutex.Lock()
 		defer policy.webhook.mutex.Unlock()
 		return len(policy.webhook.flights) == questionsMax && inside.Load() == requestsMax
@@ -471,16 +472,5 @@ func TestAnswerCacheIsBounded(t *testing.T) {
 	}
 	if _, found := cache.get(last, now.Add(time.Minute)); found {
 		t.Error("an answer outlives its age")
-	}
-}
-
-// eventually polls until condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not come about in 10 s: %s", what)
-		}
-		<-time.After(time.Millisecond)
 	}
 }

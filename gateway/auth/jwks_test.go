@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // quickPace is a pace for tests: the background fetches once and, after a failure, soon again.
@@ -110,17 +112,6 @@ func newLoggingVerifier(t testing.TB, address string, pace pace, logger *slog.Lo
 	}
 	verifier.remote = remote
 	return verifier
-}
-
-// eventually polls until condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not come about in 10 s: %s", what)
-		}
-		<-time.After(time.Millisecond)
-	}
 }
 
 func TestKeySetVerifies(t *testing.T) {
@@ -226,7 +217,7 @@ func TestKeySetRefreshesByItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	host.answer(keys())
-	eventually(t, "a key that was taken back is no longer trusted", func() bool { return !verifier.Trusted(grantsOf(identity)) })
+	polltest.Eventually(t, "a key that was taken back is no longer trusted", func() bool { return !verifier.Trusted(grantsOf(identity)) })
 }
 
 // TestKeySetHostAwayAtStart fails closed and recovers.
@@ -238,13 +229,13 @@ func TestKeySetHostAwayAtStart(t *testing.T) {
 	token := signed(jwt.SigningMethodES256, made.ec, "e")
 	_, err := verifier.Verify(t.Context(), token)
 	wantReason(t, err, KeyFetch)
-	eventually(t, "several attempts", func() bool { return host.requests.Load() > 4 })
+	polltest.Eventually(t, "several attempts", func() bool { return host.requests.Load() > 4 })
 	host.answer(keys(jwk(made.ec.Public(), "e")))
-	eventually(t, "recovery", func() bool {
+	polltest.Eventually(t, "recovery", func() bool {
 		identity, err := verifier.Verify(t.Context(), token)
 		return err == nil && identity.User == "ada"
 	})
-	eventually(t, "the recovery's log line", func() bool { return strings.Contains(log.String(), "can be fetched again") })
+	polltest.Eventually(t, "the recovery's log line", func() bool { return strings.Contains(log.String(), "can be fetched again") })
 	text := log.String()
 	if got := strings.Count(text, "can't be fetched"); got != 1 {
 		t.Errorf("%d log lines about one outage:\n%s", got, text)
@@ -284,7 +275,7 @@ func TestKeySetOutlivesItsHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host.answer(handler)
-			eventually(t, "a fetch that fails", func() bool {
+			polltest.Eventually(t, "a fetch that fails", func() bool {
 				_, err := verifier.Verify(t.Context(), signed(jwt.SigningMethodES256, made.ec, "other "+name))
 				return err.(*Refusal).Reason == KeyFetch
 			})
@@ -322,7 +313,7 @@ func TestKeySetHostIsSlow(t *testing.T) {
 			results <- err
 		}()
 	}
-	eventually(t, "all wait", func() bool {
+	polltest.Eventually(t, "all wait", func() bool {
 		verifier.remote.mutex.Lock()
 		defer verifier.remote.mutex.Unlock()
 		return verifier.remote.waiters == crowd
@@ -389,7 +380,7 @@ func TestKeySetRemembersMissingKid(t *testing.T) {
 	token := signed(jwt.SigningMethodES256, made.ec, "nobody")
 	_, err := verifier.Verify(t.Context(), token)
 	wantReason(t, err, KeyUnknown)
-	eventually(t, "the kid is noted", func() bool {
+	polltest.Eventually(t, "the kid is noted", func() bool {
 		_, err := verifier.Verify(t.Context(), token)
 		wantReason(t, err, KeyUnknown)
 		verifier.remote.mutex.Lock()

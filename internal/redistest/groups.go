@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/internal/freeport"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // slotCount is the number of hash slots of a Redis Cluster.
@@ -77,7 +78,7 @@ func (c *Cluster) run(count int) error {
 			}
 		}
 	}
-	if !poll(groupTimeout, c.agreed) {
+	if !polltest.Until(groupTimeout, c.agreed) {
 		return fmt.Errorf("redistest: the Cluster did not come together within %v", groupTimeout)
 	}
 	return nil
@@ -240,7 +241,7 @@ func (g *Sentinel) run() error {
 	if g.Replica, err = Run("--replicaof", "127.0.0.1 "+strconv.Itoa(g.Primary.Port)); err != nil {
 		return err
 	}
-	if !poll(groupTimeout, func() bool {
+	if !polltest.Until(groupTimeout, func() bool {
 		info, err := g.Replica.Command("INFO", "replication")
 		return err == nil && strings.Contains(info, "master_link_status:up")
 	}) {
@@ -260,7 +261,7 @@ func (g *Sentinel) run() error {
 		}
 		g.Sentinels = append(g.Sentinels, sentinel)
 	}
-	if !poll(groupTimeout, func() bool { return g.agreed(count) }) {
+	if !polltest.Until(groupTimeout, func() bool { return g.agreed(count) }) {
 		return fmt.Errorf("redistest: the Sentinels did not find each other within %v", groupTimeout)
 	}
 	return nil

@@ -297,13 +297,3 @@ func Encode(words ...string) []byte {
 	}
 	return command
 }
-
-// poll looks at condition until it holds or timeout has passed.
-func poll(timeout time.Duration, condition func() bool) bool {
-	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(pollInterval) {
-		if condition() {
-			return true
-		}
-	}
-	return condition()
-}

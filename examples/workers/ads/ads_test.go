@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/examples/workers/channels/channelstest"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 const header = "time,campaign,impressions,clicks,conversions,spend,revenue\n"
@@ -203,7 +204,7 @@ func TestReplayEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, Options{Publisher: redis, File: file, Speed: 1e-9}) }()
-	channelstest.Within(t, "the first state", func() bool { _, found := redis.State("campaign_metrics:c"); return found })
+	polltest.Eventually(t, "the first state", func() bool { _, found := redis.State("campaign_metrics:c"); return found })
 	cancel()
 	select {
 	case err := <-ended:

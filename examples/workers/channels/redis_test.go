@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace/millrace/examples/workers/channels"
 	"github.com/millrace/millrace/examples/workers/channels/channelstest"
+	"github.com/millrace/millrace/internal/polltest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -26,7 +27,7 @@ func TestRedis(t *testing.T) {
 	if err := redis.Publish(t.Context(), "video_render:1", said{"hello"}); err != nil {
 		t.Fatal(err)
 	}
-	channelstest.Within(t, "the event", func() bool {
+	polltest.Eventually(t, "the event", func() bool {
 		events := heard.Events()
 		return len(events) == 1 && events[0].Channel == "video_render:1" && events[0].Text("said") == "hello"
 	})

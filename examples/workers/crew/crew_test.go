@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace/millrace/examples/workers/channels/channelstest"
 	"github.com/millrace/millrace/examples/workers/titancore"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // TestAll: the three workers on one Redis: a render ends, campaigns have their states, and the
@@ -32,16 +33,16 @@ func TestAll(t *testing.T) {
 	})
 	defer running.Wait()
 	defer cancel()
-	channelstest.Within(t, "a finished job", func() bool {
+	polltest.Eventually(t, "a finished job", func() bool {
 		log := redis.Log("job_progress:job_123")
 		return len(log) > 0 && log[len(log)-1].Text("status") == "complete"
 	})
-	channelstest.Within(t, "the campaigns' index", func() bool { _, found := redis.State("campaign_metrics:index"); return found })
+	polltest.Eventually(t, "the campaigns' index", func() bool { _, found := redis.State("campaign_metrics:index"); return found })
 	for _, state := range []string{"campaign_metrics:camp_123", "campaign_metrics:camp_456", "campaign_metrics:camp_789", "jobs:index"} {
-		channelstest.Within(t, state, func() bool { _, found := redis.State(state); return found })
+		polltest.Eventually(t, state, func() bool { _, found := redis.State(state); return found })
 	}
 	for _, incident := range []string{"camp_456 ctr", "camp_123 cpc", "camp_789 ctr", "camp_456 roas"} {
-		channelstest.Within(t, "an alert about "+incident, func() bool {
+		polltest.Eventually(t, "an alert about "+incident, func() bool {
 			users := make(map[string]bool)
 			for _, alert := range heard.Events() {
 				if alert.Text("campaignId")+" "+alert.Text("metric") == incident {

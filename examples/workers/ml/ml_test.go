@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/examples/workers/channels/channelstest"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // watching runs the worker on a Redis until the test ends.
@@ -35,7 +36,7 @@ func watching(t *testing.T, redis *channelstest.Redis, log *bytes.Buffer, users 
 func looked(t *testing.T, redis *channelstest.Redis) {
 	t.Helper()
 	before := redis.Calls("mget")
-	channelstest.Within(t, "a look", func() bool { return redis.Calls("mget") >= before+4 })
+	polltest.Eventually(t, "a look", func() bool { return redis.Calls("mget") >= before+4 })
 }
 
 // campaign is a state that a test writes step by step.
@@ -73,7 +74,7 @@ func TestAlerts(t *testing.T) {
 	for range 6 {
 		camp.show(t, 0.013, 0.7, 3)
 	}
-	channelstest.Within(t, "three alerts for two users", func() bool { return len(heard.Events()) >= 6 })
+	polltest.Eventually(t, "three alerts for two users", func() bool { return len(heard.Events()) >= 6 })
 	camp.show(t, 0.013, 0.7, 3)
 	alerts := heard.Events()
 	if len(alerts) != 6 {
@@ -137,7 +138,7 @@ func TestStrangeStates(t *testing.T) {
 	for _, index := range []string{"nonsense", `{"type":"index"}`, `[]`, `{"type":"index","ids":["camp_1"]}`} {
 		redis.SetState("campaign_metrics:index", index)
 		looked := redis.Calls("mget")
-		channelstest.Within(t, "a look", func() bool { return redis.Calls("mget") > looked })
+		polltest.Eventually(t, "a look", func() bool { return redis.Calls("mget") > looked })
 	}
 	camp := campaign{redis: redis, id: "camp_1"}
 	for _, value := range []string{"nonsense", "[]", "{}", `{"timestamp":1,"ctr":"high","cpc":null,"roas":{}}`} {
@@ -150,7 +151,7 @@ func TestStrangeStates(t *testing.T) {
 	for range 3 {
 		camp.show(t, 0.034, 5, 2)
 	}
-	channelstest.Within(t, "an alert", func() bool { return len(heard.Events()) == 1 })
+	polltest.Eventually(t, "an alert", func() bool { return len(heard.Events()) == 1 })
 	stop()
 	if !strings.Contains(log.String(), "invalid character") {
 		t.Errorf("the log says nothing of it:\n%s", &log)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/examples/workers/channels/channelstest"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // small is a job that takes next to no time.
@@ -249,7 +250,7 @@ func TestFFmpegDiesWithTheWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	child := 0
-	channelstest.Within(t, "a child", func() bool {
+	polltest.Eventually(t, "a child", func() bool {
 		text, err := os.ReadFile(filepath.Join(folder, "pid"))
 		child, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 		return err == nil && child > 0
@@ -258,7 +259,7 @@ func TestFFmpegDiesWithTheWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = worker.Wait() // it was killed
-	channelstest.Within(t, "the end of the child", func() bool {
+	polltest.Eventually(t, "the end of the child", func() bool {
 		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
 		return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) || strings.Contains(string(state), ") Z ")
 	})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/examples/workers/channels/channelstest"
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // run runs a worker until the test ends.
@@ -35,7 +36,7 @@ func run(t *testing.T, redis *channelstest.Redis, renderer Renderer, folder stri
 // ended waits for the last entry of a job's log.
 func ended(t *testing.T, redis *channelstest.Redis, id string) (log []channelstest.Event) {
 	t.Helper()
-	channelstest.Within(t, "the end of "+id, func() bool {
+	polltest.Eventually(t, "the end of "+id, func() bool {
 		log = redis.Log("job_progress:" + id)
 		return len(log) > 0 && slices.Contains([]string{"complete", "failed"}, log[len(log)-1].Text("status"))
 	})
@@ -81,7 +82,7 @@ func TestJob(t *testing.T) {
 		middle.Number("outTimeMs") == 0 || middle.Number("fps") == 0 || middle.Number("speed") == 0 {
 		t.Errorf("a step is %v", middle.Data)
 	}
-	channelstest.Within(t, "all stages", func() bool {
+	polltest.Eventually(t, "all stages", func() bool {
 		var told []string
 		for _, event := range stages.Events() {
 			told = append(told, event.Channel+" "+event.Text("stage"))
@@ -153,7 +154,7 @@ func TestJobFails(t *testing.T) {
 			t.Errorf("%s ended with %v", id, last.Data)
 		}
 	}
-	channelstest.Within(t, "the stage failed", func() bool {
+	polltest.Eventually(t, "the stage failed", func() bool {
 		events := stages.Events()
 		return len(events) > 0 && events[len(events)-1].Text("stage") == "failed" && strings.Contains(events[len(events)-1].Text("message"), "no space left")
 	})
@@ -171,7 +172,7 @@ func TestStoppedWorker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	channelstest.Within(t, "a step of the first job", func() bool { return len(redis.Log("job_progress:job_1")) > 1 })
+	polltest.Eventually(t, "a step of the first job", func() bool { return len(redis.Log("job_progress:job_1")) > 1 })
 	stop()
 	for _, id := range []string{"job_1", "job_2", "job_3"} {
 		log := redis.Log("job_progress:" + id)
@@ -233,7 +234,7 @@ func TestRedisIsAway(t *testing.T) {
 	if err := worker.Submit(t.Context(), small); err != nil {
 		t.Fatal(err)
 	}
-	channelstest.Within(t, "a render", func() bool {
+	polltest.Eventually(t, "a render", func() bool {
 		_, err := os.Stat(filepath.Join(folder, "begun"))
 		return err == nil
 	})
@@ -257,7 +258,7 @@ func TestShowreel(t *testing.T) {
 	showing.Go(func() { worker.Showreel(ctx, small, 50*time.Millisecond) })
 	defer showing.Wait()
 	defer cancel()
-	channelstest.Within(t, "the ids to begin again", func() bool {
+	polltest.Eventually(t, "the ids to begin again", func() bool {
 		begun := 0
 		for _, entry := range redis.Log("job_progress:job_123") {
 			if entry.Text("status") == "queued" {

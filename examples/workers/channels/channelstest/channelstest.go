@@ -168,13 +168,3 @@ func (r *Redis) Hear(pattern string) *Heard {
 	}
 	return heard
 }
-
-// Within waits until done says yes, and fails the test where it does not in time.
-func Within(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(Patience); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, Patience)
-		}
-	}
-}
