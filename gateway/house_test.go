@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for what must come; it is only ever used up by a failure.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // house is a gateway that serves for one test.
 type house struct {

@@ -50,7 +50,7 @@ func TestOrdersMeanThoseOnTheirWayIn(t *testing.T) {
 		Auth: gateway.AuthOptions{HMACSecret: secret},
 		Namespaces: map[string]access.Namespace{
 			"user":   {Access: access.User},
-			"hooked": {Access: access.ByWebhook, OnDenied: access.ErrorOnDenied, Webhook: &access.Webhook{URL: hook.URL, Timeout: patience}},
+			"hooked": {Access: access.ByWebhook, OnDenied: access.ErrorOnDenied, Webhook: &access.Webhook{URL: hook.URL, Timeout: access.WebhookTimeoutMax}},
 		},
 	})
 	for number, test := range []struct {
@@ -125,7 +125,7 @@ func TestOrdersMeanThoseWhoWaitForAWebhook(t *testing.T) {
 	h := serve(t, gateway.Options{
 		Auth: gateway.AuthOptions{HMACSecret: secret},
 		Namespaces: map[string]access.Namespace{
-			"hooked": {Access: access.ByWebhook, Webhook: &access.Webhook{URL: hook.URL, Timeout: patience}},
+			"hooked": {Access: access.ByWebhook, Webhook: &access.Webhook{URL: hook.URL, Timeout: access.WebhookTimeoutMax}},
 		},
 	})
 	s := h.open(t, raw, visit{header: []string{bearer(mintFor(t, "456"))}})

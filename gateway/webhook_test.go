@@ -92,7 +92,7 @@ func TestWebhook(t *testing.T) {
 	h := serve(t, gateway.Options{
 		Auth: gateway.AuthOptions{HMACSecret: secret},
 		Namespaces: map[string]access.Namespace{
-			"hooked": webhook(hook.URL, patience), "hasty": webhook(hook.URL, 300*time.Millisecond), "dead": webhook(dead, patience),
+			"hooked": webhook(hook.URL, access.WebhookTimeoutMax), "hasty": webhook(hook.URL, 300*time.Millisecond), "dead": webhook(dead, access.WebhookTimeoutMax),
 		},
 	})
 	token := mintFor(t, "456")

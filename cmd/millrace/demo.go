@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -58,6 +59,9 @@ func (b *demoBroker) Publish(ctx context.Context, channel string, event any) err
 		return fmt.Errorf("event on %s: %w", channel, err)
 	}
 	_, err = b.gateway.Publish(ctx, gateway.Event{Channel: channel, Data: data})
+	if errors.Is(err, gateway.ErrClosed) {
+		return nil // a job that ends with us, and nobody is left to hear of it
+	}
 	return err
 }
 
