@@ -20,7 +20,7 @@ UNIT = $(shell go list ./... | grep -v -e '/e2e' -e '/audit$$' -e '/hostile$$')
 FUZZ_TIME ?= 1m
 
 # So many packages are tested at once, most of which wait: twice the processors.
-ATONCE := $(shell expr 2 '*' $$(nproc))
+AT_ONCE := $(shell echo $$((2 * $$(nproc))))
 
 # Of `make sim`: one world, or so many from the first on.
 SEED ?=
@@ -53,13 +53,13 @@ demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LI
 	@exec examples/workers/demo.sh
 
 quick: ## unit tests without the race detector, under a minute
-	@go test -shuffle=on -p=$(ATONCE) $(UNIT)
+	@go test -shuffle=on -p=$(AT_ONCE) $(UNIT)
 
 test: deps lint vuln test-unit sim test-web test-e2e test-hostile ## everything: what CI runs
 
 test-unit:
 	@echo "unit tests, with the race detector"
-	@$(TEST) -p=$(ATONCE) -timeout=8m $(UNIT)
+	@$(TEST) -p=$(AT_ONCE) -timeout=8m $(UNIT)
 
 test-web: ## the npm packages and the pages: format, types, unit tests, size, publint, built/ fresh
 	@echo "the npm packages and the pages: biome, tsc, publint, vitest with the size budgets, built/ fresh"
