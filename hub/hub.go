@@ -174,6 +174,11 @@ func (h *Hub) Event(channelName string, payload []byte, received time.Time) (id 
 	if h.echoes.drop(channelName, payload) {
 		return "", nil
 	}
+	return h.take(channelName, payload, received)
+}
+
+// take is Event for what is nobody's echo.
+func (h *Hub) take(channelName string, payload []byte, received time.Time) (id string, err error) {
 	channel, err := proto.ParseChannel(channelName)
 	if err != nil {
 		return "", h.drop(DropBadChannel, err)
@@ -352,13 +357,23 @@ func (h *Hub) changeInterest(subscriptions []broker.Subscription, change interes
 }
 
 // EventLocalFirst hands payload to the streams of this process at once and drops the copy that
-// will come back through the broker, once.
+// will come back through the broker, once. None comes of a channel that the broker has not confirmed;
+// to wait for one would cost the next event with the same text.
 func (h *Hub) EventLocalFirst(channelName string, payload []byte) error {
-	if _, err := h.Event(channelName, payload, time.Now()); err != nil {
+	if _, err := h.take(channelName, payload, time.Now()); err != nil {
 		return err
 	}
-	h.echoes.expect(channelName, payload)
+	if h.isHeard(channelName) {
+		h.echoes.expect(channelName, payload)
+	}
 	return nil
+}
+
+// isHeard reports whether the broker hands over what is published on a channel, by its name or by a
+// wildcard.
+func (h *Hub) isHeard(channel string) bool {
+	return h.IsConfirmed(channel) ||
+		h.directory.wildcards.Load() > 0 && h.IsConfirmed(typeOf(channel)+wildcardSuffix)
 }
 
 // Wanted reports whether a stream, or a listener, of this process hears channel or waits for it.
