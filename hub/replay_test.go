@@ -454,3 +454,19 @@ func TestStalledStreamOfACrowd(t *testing.T) {
 		}
 	})
 }
+
+// TestComingAndGoingDoesNotPileUp: a channel that is held has one end to wait for, however often its
+// listener came and went.
+func TestComingAndGoingDoesNotPileUp(t *testing.T) {
+	h := replayHarness(t, Replay{Size: 5, TTL: time.Hour}, nil)
+	one := h.join(0, proto.FormText)
+	for range 100 {
+		one.subscribe("kept:1")
+		one.unsubscribe("kept:1")
+	}
+	h.hub.rings.mutex.Lock()
+	defer h.hub.rings.mutex.Unlock()
+	if n := len(h.hub.rings.holdEnds); n != 1 {
+		t.Errorf("%d ends are waited for", n)
+	}
+}

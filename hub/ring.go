@@ -33,8 +33,8 @@ type rings struct {
 	byName   map[string]*ring
 	holds    map[string]int64 // channels nobody hears: until when each is held, by netio.Clock
 	ringEnds ends             // of each ring that has something: not after its oldest has to go
-	holdEnds ends
-	emptied  []*ring // have let go of all they had
+	holdEnds ends             // one of each name in holds
+	emptied  []*ring          // have let go of all they had
 	bytes    int
 	events   int
 	sweeping bool
@@ -130,13 +130,16 @@ func (r *rings) dropFirstEnd() {
 func (r *rings) hold(channel string, replay Replay) bool {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if len(r.holds) >= holdsMax {
+	_, held := r.holds[channel]
+	if !held && len(r.holds) >= holdsMax {
 		return false
 	}
 	channel = strings.Clone(channel)
 	until := netio.Clock() + int64(replay.TTL)
 	r.holds[channel] = until
-	r.expect(&r.holdEnds, end{at: until, name: channel})
+	if !held { // else it is looked at when its first time has come
+		r.expect(&r.holdEnds, end{at: until, name: channel})
+	}
 	return true
 }
 
@@ -175,11 +178,15 @@ func (r *rings) sweep() {
 		r.dropFirstEnd()
 	}
 	for len(r.holdEnds) > 0 && r.holdEnds[0].at <= now {
-		e := heap.Pop(&r.holdEnds).(end)
-		if r.holds[e.name] == e.at { // else it was held again later
-			delete(r.holds, e.name)
-			released = append(released, e.name)
+		front := &r.holdEnds[0]
+		if until := r.holds[front.name]; until > now { // it was held again
+			front.at = until
+			heap.Fix(&r.holdEnds, 0)
+			continue
 		}
+		name := heap.Pop(&r.holdEnds).(end).name
+		delete(r.holds, name)
+		released = append(released, name)
 	}
 	emptied := r.emptied
 	r.emptied = nil
