@@ -63,15 +63,17 @@ type record struct {
 	newest  []conflated     // by key, in the order of hand-over
 }
 
-// conflated is the newest event that a stream will get for one key.
+// conflated is the newest event that a stream will get for one key; or, without an event, a gap between
+// what came before it and what came behind.
 type conflated struct {
-	key   string
-	event *proto.Event
-	born  int64
+	key    string
+	event  *proto.Event
+	born   int64
+	reason proto.GapReason
 }
 
-// conflateKeysMax bounds the events that wait for one stream on a channel with conflate_by; beyond
-// it one is dropped, and a gap says so.
+// conflateKeysMax bounds the events, and the gaps between them, that wait for one stream on a channel with
+// conflate_by; beyond it one is dropped, and a gap says so.
 const conflateKeysMax = 64
 
 // find gives the record of a channel, nil if there is none.
@@ -160,7 +162,7 @@ func (s *Shard) passes(w *walk, slot netio.Slot, m *member, channel uint32) bool
 		return s.passesHole(w, slot, m, b, r)
 	case w.kind == walkGap:
 		if r.state == recordNewest {
-			r.owed, r.reason = true, w.reason
+			r.lose(w.reason)
 		}
 		return r.state == recordWaiting || r.state == recordJoined
 	case w.kind == walkLag:
@@ -218,18 +220,31 @@ func (s *Shard) conflate(w *walk, b *behind, r *record) {
 	}
 	key := s.conflateKey(w)
 	before := len(r.newest)
-	r.newest = slices.DeleteFunc(r.newest, func(one conflated) bool { return one.key == key })
-	switch {
-	case len(r.newest) < before:
+	r.newest = slices.DeleteFunc(r.newest, func(one conflated) bool { return one.event != nil && one.key == key })
+	if len(r.newest) < before {
 		s.counters.Conflated++
 		b.conflated++
-	case before == conflateKeysMax:
+		r.newest = slices.CompactFunc(r.newest, func(one, next conflated) bool { return one.event == nil && next.event == nil })
+	}
+	for len(r.newest) >= conflateKeysMax {
+		if r.newest[0].event != nil {
+			s.counters.Dropped++
+			b.dropped++
+		}
 		r.newest = slices.Delete(r.newest, 0, 1)
 		r.owed, r.reason = true, proto.GapSlow
-		s.counters.Dropped++
-		b.dropped++
 	}
 	r.newest = append(r.newest, conflated{key: key, event: w.event, born: w.born})
+}
+
+// lose notes that a gap belongs behind what waits for a stream that gets the newest of a conflated channel.
+func (r *record) lose(reason proto.GapReason) {
+	switch last := len(r.newest) - 1; {
+	case last < 0:
+		r.owed, r.reason = true, reason
+	case r.newest[last].event != nil:
+		r.newest = append(r.newest, conflated{reason: reason})
+	}
 }
 
 // conflateKey is what the event of w is the newest of: looked up once a walk, and only when

@@ -236,6 +236,10 @@ func (s *Shard) Unload(slot netio.Slot) {
 			s.sendGap(slot, m, r, r.reason)
 		}
 		for _, one := range r.newest {
+			if one.event == nil {
+				s.sendGap(slot, m, r, one.reason)
+				continue
+			}
 			f := s.frame(one.event, m.form.WithoutID(), one.born, false, proto.Text{})
 			s.loop.Send(slot, f, netio.Bulk)
 			s.loop.Release(f)

@@ -58,7 +58,10 @@ func (s *Shard) sendNewest(slot netio.Slot, m *member, r *record) bool {
 		return s.sendValue(slot, m, r)
 	}
 	for len(r.newest) > 0 {
-		if !s.offer(slot, r.newest[0].event, m.form.WithoutID(), r.newest[0].born, proto.Text{}) {
+		one := &r.newest[0]
+		if one.event == nil {
+			s.sendGap(slot, m, r, one.reason)
+		} else if !s.offer(slot, one.event, m.form.WithoutID(), one.born, proto.Text{}) {
 			s.loop.WatchDrain(slot)
 			return false
 		}

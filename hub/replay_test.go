@@ -357,9 +357,20 @@ func TestConflationIsBoundedAndTellsLosses(t *testing.T) {
 	h.hub.Confirmed(plain("job:1"), true)
 	h.publish("job:1", `{"key":2}`)
 	got = slow.drain(3)
-	if field(t, got[0], "reason") != "broker" || got[1] != `{"key":1}` || got[2] != `{"key":2}` {
+	if got[0] != `{"key":1}` || field(t, got[1], "reason") != "broker" || got[2] != `{"key":2}` {
 		t.Errorf("around a loss: %q", got)
 	}
+	slow.fill()
+	h.publish("job:1", `{"key":1}`)
+	for range 3 {
+		h.hub.Confirmed(plain("job:1"), true)
+		h.publish("job:1", `{"key":2}`)
+	}
+	got = slow.drain(3)
+	if got[0] != `{"key":1}` || field(t, got[1], "reason") != "broker" || got[2] != `{"key":2}` {
+		t.Errorf("around three losses: %q", got)
+	}
+	slow.silent()
 }
 
 func TestWrongMode(t *testing.T) {
