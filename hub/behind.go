@@ -194,7 +194,8 @@ func (s *Shard) passes(w *walk, slot netio.Slot, m *member, channel uint32) bool
 // passesHole is passes for the news that a log has a hole. A stream that reads finds out by itself
 // what is gone; but not that the log is another one, nor what a broker lost without a trace.
 func (s *Shard) passesHole(w *walk, slot netio.Slot, m *member, b *behind, r *record) bool {
-	rewound := w.at.Before(w.exactAfter)
+	// A loop that was not told of entries may be before the place to which the log went back.
+	rewound := w.reason == proto.GapRewound || w.at.Before(w.exactAfter)
 	switch {
 	case rewound && r.state != recordWaiting:
 		s.endReplay(slot, m, b, r)

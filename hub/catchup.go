@@ -102,7 +102,7 @@ func (s *Shard) ask(slot netio.Slot, _ *member, r *record) {
 	s.tickets++
 	r.ticket = s.tickets
 	who := waiter{slot: slot, ticket: r.ticket}
-	stood := s.flows[r.channel]
+	stood := s.stands(r.channel)
 	if r.retries == 0 {
 		s.hub.reader.ask(key, stood, user, s, who)
 		return
@@ -110,6 +110,16 @@ func (s *Shard) ask(slot netio.Slot, _ *member, r *record) {
 	wait := min(readRetryMin<<min(r.retries-1, 10), readRetryMax)
 	wait += rand.N(wait / 4)
 	s.hub.schedule.after(wait, func() { s.hub.reader.ask(key, stood, user, s, who) })
+}
+
+// stands is where a log stands at least. Where the loop was not told of entries that is behind its walks,
+// and a read that was under way when they came does not have them either.
+func (s *Shard) stands(channel uint32) broker.Position {
+	flow := s.flows[channel]
+	if now, known := s.hub.directory.standing(s.text(s.channels.At(channel))); known && flow.Before(now.position) {
+		return now.position
+	}
+	return flow
 }
 
 // pastQueue holds what reads gave, until it was queued for the streams that wait for it.
@@ -202,7 +212,7 @@ func (s *Shard) take(slot netio.Slot, b *behind, p *past) {
 		r.unsure = time.Time{}
 	}
 	switch {
-	case (p.end || rewound) && r.unsure.IsZero() && !r.after.Before(s.flows[r.channel]):
+	case rewound || p.end && r.unsure.IsZero() && !r.after.Before(s.stands(r.channel)):
 		s.endReplay(slot, m, b, r)
 		s.set(b, r, recordJoined)
 		s.settle(slot, m, r)

@@ -396,3 +396,29 @@ func TestUntoldLoopMendsBeforeItNamesAHorizon(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestAnOldReadIsNotTheEndOfALog: where a loop was not told of entries, its walks do not say how far the log
+// is, and a read that was under way when they came does not have them.
+func TestAnOldReadIsNotTheEndOfALog(t *testing.T) {
+	h := newHarness(t, 1, nil)
+	h.rules["log"] = &Rules{Kind: broker.Log}
+	one := h.join(0, proto.FormText)
+	one.subscribe("log:1")
+	first := h.logs.add("log:1", `"first"`)
+	h.openLog("log:1")
+	h.logs.gate = make(chan struct{})
+	h.hub.directory.setStanding("log:1", standing{position: h.logs.add("log:1", `"second"`)})
+	h.on(0, func(s *Shard) {
+		s.untold.Store(true)
+		s.Work() // has it read
+		r := s.behind[one.slot].reading
+		s.pasts.push(&pastMail{
+			past:    &past{last: first, stood: first, end: true, at: time.Now()},
+			waiters: []waiter{{slot: one.slot, ticket: r.ticket}},
+		})
+	})
+	h.on(0, func(*Shard) {})
+	close(h.logs.gate)
+	equal(t, "what was not told", one.read(1), []string{`"second"`})
+	one.silent()
+}
