@@ -211,6 +211,7 @@ func (s *Shard) Settle() {
 	if s.untold.Load() {
 		s.mendUntold()
 	}
+	s.mendMissed()
 	for !s.walks.empty() {
 		s.step(s.walks.head(), s.stepsMax)
 		if w := s.walks.head(); w.next == w.exactEnd+w.wildcardEnd {

@@ -29,6 +29,7 @@ const (
 	channelCrowd                              // one stream was not enough
 	channelWaits                              // the one stream is no member yet: it waits for the broker
 	channelHole                               // the one member left during a walk: its position must not be taken before that ends
+	channelMissed                             // something was not walked, and is to be mended
 )
 
 func (c *channel) has(flag channelFlags) bool { return c.flags&flag != 0 }

@@ -92,6 +92,7 @@
 // who may come back: holdsMax. Reads of logs: readersMax at a time, readsPerUserMax for one user,
 // one a stream, readEntriesMax entries; those kept for sharing: recentMax. A batch: batchEventsMax,
 // batchBytesMax. Texts that came last: lastBytesMax of a loop. Mail: netio.MailMax; a loop that could not be told goes on with the newest value
-// of a state, reads logs again, and tells the channels of events of a gap. Walk steps and entries a
-// turn: walkStepsMax.
+// of a state, reads logs again, and tells the channels of events of a gap. Walks that wait: walksMax,
+// walkBytesMax, and one a channel; beyond it the channel is mended in the same way, before anything else
+// of it is walked. Walk steps and entries a turn: walkStepsMax.
 package hub

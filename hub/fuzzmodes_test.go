@@ -67,7 +67,7 @@ func newModesModel(t *testing.T) *modesModel {
 		m.modes[name] = &mode{name: name, typ: typeOf(name), deleted: true}
 	}
 	for loop := range 2 {
-		h.on(loop, func(s *Shard) { s.stepsMax, s.expressMax = 4, 1 })
+		h.on(loop, func(s *Shard) { s.stepsMax, s.expressMax, s.walksMax = 4, 1, 2 })
 	}
 	for n := range 5 {
 		m.streams = append(m.streams, &modesStream{
@@ -130,7 +130,7 @@ func (m *modesModel) subscribe(one *modesStream, c *mode, resume bool) {
 		from = m.h.hub.From(parse(m.h.t, c.name), one.lastID[c.name])
 		span.from = one.lastNumber[c.name]
 	}
-	span.early = c.name == "log:1" && from.Kind == FromNow // see loseMail
+	span.early = c.typ == "log" && from.Kind == FromNow // see loseMail; and walks are few
 	one.open[c.name] = span
 	one.spans[c.name] = append(one.spans[c.name], span)
 	outcome := one.subscribeFrom(c.name, from)
@@ -255,7 +255,7 @@ func (m *modesModel) settle(one *modesStream) {
 		}
 		one.collect(time.Now().Add(time.Millisecond))
 		m.h.on(one.loop, func(s *Shard) {
-			settled = s.walks.empty() && s.pasts.empty() && !s.untold.Load() && s.loop.Queued(one.slot) == 0
+			settled = s.walks.empty() && s.pasts.empty() && len(s.missed) == 0 && !s.untold.Load() && s.loop.Queued(one.slot) == 0
 			if b := s.behind[one.slot]; b != nil {
 				for _, r := range b.records {
 					settled = settled && r.state == recordJoined

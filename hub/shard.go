@@ -32,8 +32,10 @@ type Shard struct {
 
 	asked      []netio.Slot // room for those whose channel was confirmed just now
 	walks      walkQueue
-	stepsMax   int // walkStepsMax, unless a test wants it smaller
-	expressMax int // expressMax, likewise
+	missed     []uint32 // channels of which something was not walked; see channelMissed
+	walksMax   int      // walksMax, unless a test wants it smaller
+	stepsMax   int      // walkStepsMax, likewise
+	expressMax int      // expressMax, likewise
 	budget     netio.Budget
 
 	flows   map[uint32]broker.Position // of logs, by channel: where the last walk that began ends
@@ -99,7 +101,7 @@ type block struct {
 func newShard(h *Hub, index int) *Shard {
 	s := &Shard{
 		hub: h, index: index,
-		stepsMax: walkStepsMax, expressMax: expressMax, budget: h.options.budget(),
+		walksMax: walksMax, stepsMax: walkStepsMax, expressMax: expressMax, budget: h.options.budget(),
 		wildcards: make(map[string]uint32),
 		flows:     make(map[uint32]broker.Position),
 		behind:    make(map[netio.Slot]*behind),

@@ -16,6 +16,12 @@ const (
 	expressMax = 64
 	// askedRoomMax is how many slots of room a shard keeps for those whose channel is confirmed.
 	askedRoomMax = 1024
+	// walksMax and walkBytesMax, of payloads, bound what waits to be walked. A loop takes its mail
+	// however long its walks are, so the bound of the mailbox does not bound them.
+	walksMax     = netio.MailMax
+	walkBytesMax = 64 << 20
+	// walksKeptMax is how many walks of room a shard keeps that has none.
+	walksKeptMax = 4096
 )
 
 // walkKind says what a walk brings.
@@ -51,23 +57,43 @@ type walk struct {
 	reason                proto.GapReason
 }
 
+// bytes is what w keeps of a payload.
+func (w *walk) bytes() int {
+	if w.event == nil {
+		return 0
+	}
+	return len(w.event.Payload())
+}
+
 // walkQueue is a queue of walks, first in, first out.
 type walkQueue struct {
 	walks []walk
 	first int
+	bytes int // of all
 }
 
-func (q *walkQueue) empty() bool { return q.first == len(q.walks) }
+func (q *walkQueue) len() int { return len(q.walks) - q.first }
 
-func (q *walkQueue) push(w walk) { q.walks = append(q.walks, w) }
+func (q *walkQueue) empty() bool { return q.len() == 0 }
+
+// fills reports whether the queue takes up a share of its bounds.
+func (q *walkQueue) fills(walks, bytes int) bool { return q.len() >= walks || q.bytes >= bytes }
+
+func (q *walkQueue) push(w walk) {
+	q.walks = append(q.walks, w)
+	q.bytes += w.bytes()
+}
 
 func (q *walkQueue) head() *walk { return &q.walks[q.first] }
 
 func (q *walkQueue) pop() {
+	q.bytes -= q.walks[q.first].bytes()
 	q.walks[q.first] = walk{}
 	q.first++
 	switch {
-	case q.first == len(q.walks):
+	case q.empty() && cap(q.walks) > walksKeptMax:
+		q.walks, q.first = nil, 0
+	case q.empty():
 		q.walks, q.first = q.walks[:0], 0
 	case q.first >= 1024 && q.first*2 >= len(q.walks):
 		n := copy(q.walks, q.walks[q.first:])
@@ -101,6 +127,9 @@ func (s *Shard) Work() (more bool) {
 	if s.untold.Load() {
 		s.mendUntold()
 	}
+	if len(s.missed) > 0 && !s.walks.fills(s.walksMax/2, walkBytesMax/2) {
+		s.mendMissed()
+	}
 	budget := s.stepsMax
 	for budget > 0 && !s.walks.empty() {
 		budget -= s.step(s.walks.head(), budget)
@@ -110,36 +139,75 @@ func (s *Shard) Work() (more bool) {
 		}
 	}
 	s.catchUp(max(budget, s.stepsMax/8))
-	return !s.walks.empty() || !s.pasts.empty()
+	return !s.walks.empty() || !s.pasts.empty() || len(s.missed) > 0
 }
 
 func (s *Shard) publish(p *publication) {
 	name := p.event.Channel()
 	w := walk{event: p.event, born: p.born, at: orderAt(p.order), exact: s.names.Find(name.Name())}
-	if c := s.channels.At(w.exact); w.exact != 0 {
-		if c.kind == broker.State && p.order <= c.last {
-			return // mended already
-		}
-		w.exactAfter, c.last = orderAt(c.last), p.order
-	}
+	before := uint64(0)
+	w.exact, before = s.bring(w.exact, p.order)
+	w.exactAfter = orderAt(before)
 	if len(s.wildcards) > 0 {
-		w.wildcard = s.wildcards[name.Type()]
-		if c := s.channels.At(w.wildcard); w.wildcard != 0 {
-			w.wildcardAfter, c.last = c.last, p.order
+		w.wildcard, w.wildcardAfter = s.bring(s.wildcards[name.Type()], p.order)
+	}
+	if w.exact != 0 || w.wildcard != 0 {
+		s.begin(w)
+	}
+}
+
+// bring notes that a channel is brought to an order, and gives the one that it had before. It gives no
+// channel where there is none, where this is no news to it (a value that was mended already; an event of
+// before the channel came here, which waited in the mail), or where it is missed.
+func (s *Shard) bring(index uint32, order uint64) (channel uint32, before uint64) {
+	if index == 0 {
+		return 0, 0
+	}
+	c := s.channels.At(index)
+	if order <= c.last || s.misses(index, c) {
+		return 0, 0
+	}
+	before, c.last = c.last, order
+	return index, before
+}
+
+// misses reports whether what comes on a channel is not walked: because too much waits already, or
+// because something before it was not, and that has to be told first.
+func (s *Shard) misses(index uint32, c *channel) bool {
+	switch {
+	case c.has(channelMissed):
+	case s.walks.fills(s.walksMax, walkBytesMax):
+		c.flags |= channelMissed
+		s.missed = append(s.missed, index)
+	default:
+		return false
+	}
+	return true
+}
+
+// mendMissed follows what was missed.
+func (s *Shard) mendMissed() {
+	missed := s.missed
+	s.missed = nil
+	for _, index := range missed {
+		if c := s.channels.At(index); c.has(channelMissed) { // else it is another one by now
+			c.flags &^= channelMissed
+			s.mend(index)
 		}
 	}
-	s.begin(w)
 }
 
 // append brings what was appended to a log, entry by entry.
 func (s *Shard) append(p *logPublication) {
+	// Before an id says that all up to a horizon was sent.
 	if s.untold.Load() {
-		s.mendUntold() // before an id says that all up to a horizon was sent
+		s.mendUntold()
 	}
 	index := s.names.Find(p.channel.Name())
-	if index == 0 {
+	if index == 0 || !p.hole && s.misses(index, s.channels.At(index)) {
 		return
 	}
+	s.mendMissed()
 	flow := s.flows[index]
 	switch {
 	case p.hole:
@@ -196,7 +264,7 @@ func (s *Shard) begin(w walk) {
 		w.lane = netio.Bulk
 	}
 	s.walks.push(w)
-	if w.lane == netio.Express && len(s.walks.walks)-s.walks.first == 1 {
+	if w.lane == netio.Express && s.walks.len() == 1 {
 		s.step(s.walks.head(), s.expressMax)
 		s.finish(s.walks.head())
 		s.walks.pop()
@@ -362,28 +430,33 @@ func (s *Shard) gap(index uint32, reason proto.GapReason) {
 	s.begin(walk{kind: walkGap, exact: index, exactAfter: at, at: at, gap: gap, reason: reason})
 }
 
-// mendUntold follows mail that could not be delivered to this loop. States go on with the value
-// that they have, logs are read again, and of events a gap tells.
+// mendUntold follows mail that could not be delivered to this loop.
 func (s *Shard) mendUntold() {
 	s.untold.Store(false) // first: what is not told from here on is mended again
 	for index := uint32(1); index <= s.highChannel; index++ {
-		c := s.channels.At(index)
-		if s.memberCount(c) == 0 {
-			continue
+		s.mend(index)
+	}
+}
+
+// mend follows what did not come to be walked. A state goes on with the value that it has, a log is read
+// again, and of events a gap tells.
+func (s *Shard) mend(index uint32) {
+	c := s.channels.At(index)
+	if s.memberCount(c) == 0 {
+		return
+	}
+	switch c.kind {
+	case broker.State:
+		if now, known := s.hub.directory.standing(s.text(c)); known && now.order > c.last {
+			s.publish(&publication{event: s.valueEvent(c, now), order: now.order})
 		}
-		switch c.kind {
-		case broker.State:
-			if now, known := s.hub.directory.standing(s.text(c)); known && now.order > c.last {
-				s.publish(&publication{event: s.valueEvent(c, now), order: now.order})
-			}
-		case broker.Log:
-			// The walks stay where they are: mail that did come is still to be handled in its order.
-			if now, known := s.hub.directory.standing(s.text(c)); known && s.flows[index].Before(now.position) {
-				s.lag(index, broker.Position{Milliseconds: math.MaxUint64})
-			}
-		default:
-			s.gap(index, proto.GapSlow)
+	case broker.Log:
+		// The walks stay where they are: mail that did come is still to be handled in its order.
+		if now, known := s.hub.directory.standing(s.text(c)); known && s.flows[index].Before(now.position) {
+			s.lag(index, broker.Position{Milliseconds: math.MaxUint64})
 		}
+	default:
+		s.gap(index, proto.GapSlow)
 	}
 }
 
