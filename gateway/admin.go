@@ -151,7 +151,9 @@ func (s *sessions) unsubscribeFrom(slot netio.Slot, channel proto.Channel) bool 
 	if had := s.shard.Unsubscribe(slot, channel); !had && !waited {
 		return false
 	}
-	s.debug(slot, "unsubscribed", "channel", channel.Name())
+	if s.gateway.debugs() {
+		s.debug(slot, "unsubscribed", "channel", channel.Name())
+	}
 	s.say(slot, "unsubscribed", proto.AppendUnsubscribed(nil, channel.Name(), nil))
 	s.greetIfNothingWaits(slot, s.at(slot))
 	return true

@@ -45,7 +45,9 @@ func (s *sessions) command(slot netio.Slot, one *session, text []byte) {
 		for _, channel := range command.Channels {
 			s.dropAsks(slot, channel)
 			s.shard.Unsubscribe(slot, channel)
-			s.debug(slot, "unsubscribed", "channel", channel.Name())
+			if s.gateway.debugs() {
+				s.debug(slot, "unsubscribed", "channel", channel.Name())
+			}
 			s.say(slot, "unsubscribed", proto.AppendUnsubscribed(nil, channel.Name(), command.Ref))
 		}
 		s.greetIfNothingWaits(slot, one)

@@ -221,7 +221,9 @@ func (s *sessions) greet(slot netio.Slot, one *session) {
 		return true
 	})
 	user := s.user(one)
-	s.debug(slot, "stream connected", "user", user, "channels", len(channels))
+	if s.gateway.debugs() {
+		s.debug(slot, "stream connected", "user", user, "channels", len(channels))
+	}
 	greeting := proto.AppendConnected(nil, s.gateway.clientID(s.loop.ID(slot)), user, channels)
 	if first := s.prefaces[slot]; first != nil {
 		delete(s.prefaces, slot)
@@ -258,7 +260,9 @@ func (s *sessions) greetIfNothingWaits(slot netio.Slot, one *session) {
 // subscribed follows when the broker has confirmed a subscription that was asked for.
 func (s *sessions) subscribed(slot netio.Slot, channel proto.Channel) {
 	one := s.at(slot)
-	s.debug(slot, "subscribed", "channel", channel.Name())
+	if s.gateway.debugs() {
+		s.debug(slot, "subscribed", "channel", channel.Name())
+	}
 	s.answerAsk(slot, channel)
 	if one.flags&sessionGreeted != 0 {
 		s.shard.Begin(slot, channel)
@@ -272,12 +276,11 @@ func (s *sessions) subscribed(slot netio.Slot, channel proto.Channel) {
 	}
 }
 
-// debug logs what concerns one stream; the loop does not wait for the log.
+// debug logs what concerns one stream; the loop does not wait for the log. Ask [Gateway.debugs] first:
+// the arguments alone cost more than most of what a stream does.
 func (s *sessions) debug(slot netio.Slot, message string, arguments ...any) {
-	if s.gateway.debugs() {
-		arguments = append(arguments, "client", s.gateway.clientID(s.loop.ID(slot)))
-		s.gateway.loopLog.write(slog.LevelDebug, message, arguments...)
-	}
+	arguments = append(arguments, "client", s.gateway.clientID(s.loop.ID(slot)))
+	s.gateway.loopLog.write(slog.LevelDebug, message, arguments...)
 }
 
 // say sends a message of the gateway's own. A client that does not read what it caused to be
@@ -315,7 +318,9 @@ func (s *sessions) closed(slot netio.Slot, reason netio.Reason) {
 		s.gateway.admission.leave(place)
 	}
 	*one = session{}
-	s.debug(slot, "stream ended", "reason", endName(reason))
+	if s.gateway.debugs() {
+		s.debug(slot, "stream ended", "reason", endName(reason))
+	}
 }
 
 // setExpiry notes when the session ends by itself: when its token expires, or at its age.

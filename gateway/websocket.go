@@ -290,7 +290,9 @@ func (s *sessions) subscribeNow(slot netio.Slot, wish ask) {
 	}
 	switch outcome {
 	case hub.Confirmed, hub.AlreadyHas:
-		s.debug(slot, "subscribed", "channel", wish.channel.Name())
+		if s.gateway.debugs() {
+			s.debug(slot, "subscribed", "channel", wish.channel.Name())
+		}
 		s.saySubscribed(slot, wish)
 	case hub.Asked, hub.AlreadyAsk:
 		s.ask(slot, wish)

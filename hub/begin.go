@@ -15,10 +15,11 @@ func (s *Shard) wait(slot netio.Slot, m *member, index uint32, from From) {
 		return
 	}
 	b, r := s.open(slot, m, index)
-	r.from = &from
+	kept := from // not from itself, which would then be put on the heap for who begins with nothing, too
+	r.from = &kept
 	s.set(b, r, recordWaiting)
-	if !s.replays(c, from.Kind) {
-		from.Kind = FromUnknown
+	if !s.replays(c, kept.Kind) {
+		kept.Kind = FromUnknown
 		s.set(b, r, recordUnknown)
 	}
 }

@@ -226,7 +226,9 @@ func (h *Hub) handOver(channel proto.Channel, rules *Rules, payload []byte, rece
 	h.events.Add(1)
 	if published, ok := event.Timestamp(); ok {
 		// Clocks differ and timestamps lie: what is outside a minute is left out.
-		_ = h.delay.RecordValue(max(received.Sub(published).Microseconds(), 1))
+		if delay := received.Sub(published); delay.Abs() < time.Minute {
+			_ = h.delay.RecordValue(max(delay.Microseconds(), 1)) // its only error is a value out of range
+		}
 	}
 	post := &publication{event: event, order: h.order, born: netio.ClockAt(received)}
 	if rules.Replay.Size > 0 {

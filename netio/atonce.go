@@ -2,6 +2,7 @@ package netio
 
 import (
 	"bytes"
+	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -16,12 +17,12 @@ import (
 
 // serveAtOnce serves a connection just accepted if it can, and else leaves it as it is. room is
 // for what came. It runs on the poller.
-func (d *Desk) serveAtOnce(accepted *deskAccepted, room []byte) bool {
-	length, errno := receive(accepted.fd, room, syscall.MSG_PEEK)
+func (d *Desk) serveAtOnce(fd int, remote netip.AddrPort, room []byte) bool {
+	length, errno := receive(fd, room, syscall.MSG_PEEK)
 	if errno != 0 || length == 0 {
 		return false
 	}
-	first, relay := 0, d.relayOf(accepted.remote.Addr())
+	first, relay := 0, d.relayOf(remote.Addr())
 	if relay.awaited {
 		var fault *deskFault
 		if first, relay, fault = readRelay(room[:length]); fault != nil || first == 0 {
@@ -35,10 +36,10 @@ func (d *Desk) serveAtOnce(accepted *deskAccepted, room []byte) bool {
 	}
 	// With MSG_TRUNC a stream's bytes are thrown away and not copied (tcp(7)).
 	whole := first + end
-	if taken, errno := receive(accepted.fd, room[:whole], syscall.MSG_TRUNC); errno != 0 || taken != whole {
+	if taken, errno := receive(fd, room[:whole], syscall.MSG_TRUNC); errno != 0 || taken != whole {
 		return false // reset since
 	}
-	c := newDeskConn(d, accepted.fd, accepted.remote.AddrPort, deskWorking, deskWatchEvery)
+	c := newDeskConn(d, fd, remote, deskWorking, deskWatchEvery)
 	c.taken, c.relay = uint64(whole), relay
 	d.counts.atOnce.Add(1)
 	d.enter(c)

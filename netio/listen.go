@@ -258,31 +258,32 @@ func (l *DeskListener) attach(d *Desk) error {
 // It gives netpoll one connection a call, and passes over those that it could serve at once.
 func (l *DeskListener) Accept() (net.Conn, error) {
 	for range acceptAtOnceMax {
-		accepted := l.next()
-		if accepted == nil {
+		accepted, ok := l.next()
+		if !ok {
 			return nil, nil
 		}
-		if accepted.remote.conn != nil || !l.desk.serveAtOnce(accepted, l.room) {
-			return accepted, nil
+		if accepted.remote.conn != nil || !l.desk.serveAtOnce(accepted.fd, accepted.remote.AddrPort, l.room) {
+			given := accepted // a copy, so that the heap sees no connection that was served at once
+			return &given, nil
 		}
 	}
 	return nil, nil // the gate is still readable
 }
 
 // next is the next connection for netpoll: one that was served at once and goes on, or a new one.
-func (l *DeskListener) next() *deskAccepted {
+func (l *DeskListener) next() (accepted deskAccepted, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil
+		return accepted, false
 	}
 	if l.rung.Load() {
 		if c := l.ring(); c != nil {
-			return &deskAccepted{fd: c.fd, local: l.address, remote: deskRemote{conn: c}}
+			return deskAccepted{fd: c.fd, local: l.address, remote: deskRemote{conn: c}}, true
 		}
 	}
 	if l.paused || l.socket < 0 {
-		return nil
+		return accepted, false
 	}
 	fd, remote, err := accept(l.socket)
 	switch err {
@@ -291,12 +292,12 @@ func (l *DeskListener) next() *deskAccepted {
 		if reason, refused := l.desk.admit(fd); refused {
 			l.desk.counts.refuse(reason)
 			syscall.Close(fd)
-			return nil
+			return accepted, false
 		}
 		if !l.inherited {
 			_ = setSocketOptions(fd, l.userTimeout) // of a connection that may be gone already
 		}
-		return &deskAccepted{fd: fd, local: l.address, remote: deskRemote{AddrPort: remote}}
+		return deskAccepted{fd: fd, local: l.address, remote: deskRemote{AddrPort: remote}}, true
 	case syscall.EAGAIN:
 		if l.stopping {
 			l.closeSocket()
@@ -306,7 +307,7 @@ func (l *DeskListener) next() *deskAccepted {
 	}
 	// What is left (ECONNABORTED, EINTR, EPROTO and the network's errors) is about one connection
 	// that is gone: the next turn takes the next one.
-	return nil
+	return accepted, false
 }
 
 // exhausted closes a few waiting connections, so that their clients try elsewhere rather than

@@ -9,7 +9,11 @@ import "strconv"
 
 // AppendConnected appends the greeting. An anonymous user, userID "", is null.
 func AppendConnected(dst []byte, clientID, userID string, channels []Channel) []byte {
-	dst = append(dst, `{"type":"connected","clientId":`...)
+	size := len(`{"type":"connected","clientId":"","userId":"","channels":[]}`) + len(clientID) + len(userID)
+	for _, channel := range channels {
+		size += len(channel.name) + len(`"",`)
+	}
+	dst = append(grow(dst, size), `{"type":"connected","clientId":`...)
 	dst = appendQuoted(dst, clientID)
 	dst = append(dst, `,"userId":`...)
 	if userID == "" {
