@@ -184,6 +184,36 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// TestWorkGoesOnAfterAPanic: nothing else may come that wakes the loop.
+func TestWorkGoesOnAfterAPanic(t *testing.T) {
+	const panics = 20
+	done := make(chan struct{})
+	o := startLoop(t, LoopOptions{}, nil, func(o *owner) {
+		left := 0                                       // of the loop
+		o.events.Mail = func(any) { left = panics + 1 } // more than a loop makes turns by itself when it begins
+		o.events.Work = func() bool {
+			switch left--; {
+			case left > 0:
+				panic("asked for")
+			case left == 0:
+				close(done)
+			}
+			return false
+		}
+	})
+	if err := o.Post("work"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("what was left of the work was never done")
+	}
+	if n := o.panicked.Load(); n != panics {
+		t.Errorf("%d panics were told of", n)
+	}
+}
+
 func TestReasonOf(t *testing.T) {
 	for errno, want := range map[unix.Errno]Reason{
 		unix.ECONNRESET: ReasonPeerReset, unix.EPIPE: ReasonPeerReset, unix.EIO: ReasonPeerReset,

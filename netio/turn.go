@@ -229,8 +229,9 @@ func (l *Loop) mail(item any) {
 	l.events.Mail(item)
 }
 
-func (l *Loop) work() bool {
+func (l *Loop) work() (more bool) {
 	defer l.guard(0)
+	more = true // where the owner panics: what else it has pending is somebody else's
 	return l.events.Work()
 }
 
