@@ -356,7 +356,7 @@ func (s *sessions) arm(slot netio.Slot, one *session) {
 			next = min(next, asked.since+ticks(s.gateway.timings.confirm))
 		}
 	} else {
-		next = s.loop.LastWrite(slot) + s.keepAliveAfter(slot)
+		next = s.lastWrite(slot) + s.keepAliveAfter(slot)
 	}
 	if one.flags&sessionGreeted == 0 {
 		next = min(next, s.confirmDue(one))
@@ -385,6 +385,14 @@ func (s *sessions) heartbeatDue(one *session) netio.Tick {
 	return one.pinged + ticks(s.gateway.timings.heartbeat)
 }
 
+// lastWrite is when bytes of a stream last left, or, where some wait, now: they leave no earlier.
+func (s *sessions) lastWrite(slot netio.Slot) netio.Tick {
+	if s.loop.Queued(slot) > 0 {
+		return s.loop.Tick()
+	}
+	return s.loop.LastWrite(slot)
+}
+
 // keepAliveAfter spreads the keep-alives of streams that fell silent together over 10% of the time.
 func (s *sessions) keepAliveAfter(slot netio.Slot) netio.Tick {
 	whole := ticks(s.gateway.timings.keepAlive)
@@ -409,7 +417,7 @@ func (s *sessions) timer(slot netio.Slot) {
 	}
 	if one.flags&sessionWebSocket != 0 {
 		s.timerWebSocket(slot, one, now)
-	} else if now >= s.loop.LastWrite(slot)+s.keepAliveAfter(slot) && s.loop.Queued(slot) == 0 {
+	} else if now >= s.lastWrite(slot)+s.keepAliveAfter(slot) {
 		s.loop.Send(slot, s.keepAlive[s.shard.Form(slot)], netio.Bulk)
 	}
 	if s.loop.Open(slot) {
