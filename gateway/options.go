@@ -82,7 +82,7 @@ type Options struct {
 	// themselves are started by `millrace serve --demo`.
 	Demo bool
 	// Memory is what bounds the memory of this process. Near the bound no new streams are taken, and
-	// then streams whose clients do not read are closed. Nil: nothing is watched.
+	// then streams whose clients do not read, or do not finish what they say, are closed. Nil: nothing is watched.
 	Memory MemoryBound
 	// Logger takes the gateway's log lines. Nil: slog.Default().
 	Logger *slog.Logger

@@ -13,7 +13,8 @@ import (
 // passed. Before that the gateway gives away no more than it has, in this order:
 //
 //	from pressureFull on   no new stream is taken, as beyond max-connections
-//	from pressureShed on   streams whose client does not read are closed, the longest queues first
+//	from pressureShed on   streams whose client does not read, or does not finish what it says, are
+//	                       closed, those first of which most is kept
 //
 // Each is done only if what was garbage has been given back and it is as much all the same; but from
 // pressureLast on there is no time for that.
@@ -33,7 +34,7 @@ const (
 	cleanMax = 30 * time.Second
 
 	// shedMax is how many streams of a loop are closed at once, at most, and shedShare of how many
-	// of its queued bytes it is enough to be rid of at once: a quarter.
+	// of the bytes that it keeps for such streams it is enough to be rid of at once: a quarter.
 	shedMax   = 256
 	shedShare = 4
 	// shedPatience bounds the wait for a loop that is to close streams.
@@ -108,7 +109,7 @@ func (p *pressure) look(ctx context.Context) (again time.Duration) {
 	}
 	if taken >= pressureShed {
 		if closed := g.shed(ctx); closed > 0 {
-			g.reports.warn(g.logger, "memory is nearly at its bound: streams whose clients do not read are closed", "percent", taken, "closed", closed)
+			g.reports.warn(g.logger, "memory is nearly at its bound: streams whose clients do not read, or do not finish what they say, are closed", "percent", taken, "closed", closed)
 			p.clean() // or the next look would see what they held, and close more
 			p.cleanWait = cleanMin
 		}
@@ -123,13 +124,27 @@ func (p *pressure) clean() (taken int, left int64) {
 	return p.percent()
 }
 
-// waiting is a stream with something queued.
+// waiting is a stream for whose client something is kept.
 type waiting struct {
 	id    netio.ID
 	bytes int
 }
 
-// shed closes streams whose clients do not read, those with most queued, and says how many.
+// held is how many bytes are kept for a client: of what it does not read, and of what it has begun to say.
+func (s *sessions) held(slot netio.Slot) (bytes int) {
+	if queue := s.loop.Queue(slot); queue.Age > 0 {
+		bytes = queue.Bytes
+	}
+	if s.at(slot).flags&sessionHalfRead != 0 {
+		if half := s.halfRead[slot]; half.begun < s.loop.Tick() {
+			bytes += half.message.Held()
+		}
+	}
+	return bytes
+}
+
+// shed closes streams whose clients do not read, or do not finish what they say, those of which most is
+// kept, and says how many.
 func (g *Gateway) shed(ctx context.Context) (closed int) {
 	ctx, cancel := context.WithTimeout(ctx, shedPatience)
 	defer cancel()
@@ -137,9 +152,9 @@ func (g *Gateway) shed(ctx context.Context) (closed int) {
 		var longest []waiting
 		total := 0
 		err := s.inPieces(ctx, func(slot netio.Slot) int {
-			if queue := s.loop.Queue(slot); queue.Age > 0 {
-				total += queue.Bytes
-				longest = keepLongest(longest, waiting{s.loop.ID(slot), queue.Bytes})
+			if held := s.held(slot); held > 0 {
+				total += held
+				longest = keepLongest(longest, waiting{s.loop.ID(slot), held})
 			}
 			return 1
 		}, func() {})

@@ -2,10 +2,12 @@ package gateway_test
 
 import (
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/millrace/millrace/gateway"
+	"github.com/millrace/millrace/proto"
 )
 
 // testBound is a bound of memory of which a test says how much is taken.
@@ -26,7 +28,7 @@ func (b *testBound) Used() (int64, error) {
 }
 
 // TestMemoryBound: near the bound no new stream is taken; nearer still those are closed whose clients
-// do not read; nobody else notices, and below it all is as before.
+// do not read, or do not finish what they say; nobody else notices, and below it all is as before.
 func TestMemoryBound(t *testing.T) {
 	t.Parallel()
 	bound := &testBound{}
@@ -37,6 +39,9 @@ func TestMemoryBound(t *testing.T) {
 	}
 	slow := len(everyWire)
 	h.lag(t, "events:2", slow)
+	unfinished := masked(proto.OpText, strings.Repeat(" ", 32<<10)+`{"type":"ping"}`)
+	h.open(t, raw, visit{}).send(t, unfinished[:len(unfinished)-1])
+	slow++
 	refused := func() bool { return h.ask(t, handshake("/ws")).status == 503 }
 	if refused() {
 		t.Fatal("a stream is refused, and no memory is taken")

@@ -112,6 +112,9 @@ func (r *MessageReader) Idle() bool {
 	return !r.inFrame && r.headerBytes == 0 && r.opcode == 0 && r.failure == nil
 }
 
+// Held is how many bytes the reader keeps of a message, or a control frame, that is not whole.
+func (r *MessageReader) Held() int { return cap(r.message) + cap(r.control) }
+
 // Next reads one message from b, which it may change: payloads are unmasked in place. It returns
 // the message and what of b comes behind it. With a message of Op 0, b was not enough: all of it
 // is consumed, what matters of it kept, and Next is called again when more has come. maxBytes
