@@ -148,21 +148,6 @@ type SettingError struct {
 // Error gives path and message.
 func (e *SettingError) Error() string { return e.Path + ": " + e.Message }
 
-// Problems takes apart the error of [New] or [Namespace.Validate], in the order of the settings.
-func Problems(err error) []*SettingError {
-	var problems []*SettingError
-	if joined, several := err.(interface{ Unwrap() []error }); several {
-		for _, one := range joined.Unwrap() {
-			problems = append(problems, Problems(one)...)
-		}
-		return problems
-	}
-	if one := (*SettingError)(nil); errors.As(err, &one) {
-		problems = append(problems, one)
-	}
-	return problems
-}
-
 // Validate says all that is wrong with the namespace of the type name ("default" included), as
 // joined [*SettingError]s, or nil. Whether access may be left out is for [New] to say.
 func (n *Namespace) Validate(name string) error {

@@ -2,6 +2,7 @@ package access
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -252,7 +253,7 @@ func wantSettings(t *testing.T, err error, want ...string) {
 	if err == nil {
 		t.Fatalf("no error, want %q", want)
 	}
-	got := Problems(err)
+	got := problemsOf(err)
 	if len(got) != len(want) {
 		t.Fatalf("problems are %q, want %q", got, want)
 	}
@@ -351,4 +352,19 @@ func BenchmarkDecide(b *testing.B) {
 	for b.Loop() {
 		policy.Decide(ada, asked)
 	}
+}
+
+// problemsOf takes apart the error of New or Namespace.Validate, in the order of the settings.
+func problemsOf(err error) []*SettingError {
+	var problems []*SettingError
+	if joined, several := err.(interface{ Unwrap() []error }); several {
+		for _, one := range joined.Unwrap() {
+			problems = append(problems, problemsOf(one)...)
+		}
+		return problems
+	}
+	if one := (*SettingError)(nil); errors.As(err, &one) {
+		problems = append(problems, one)
+	}
+	return problems
 }

@@ -44,12 +44,6 @@ func (o Origins) allowedPage(r *http.Request) string {
 	return values[0]
 }
 
-// IsPreflight reports whether the request is a CORS preflight (Fetch 3.2.2), to be answered with
-// 204 after [Origins.Preflight] and not to be taken for the request that it announces.
-func IsPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && len(r.Header["Origin"]) > 0 && len(r.Header["Access-Control-Request-Method"]) > 0
-}
-
 // Preflight adds to the answer to a preflight what [Origins.CORS] adds and, if the origin is
 // allowed, which methods and headers the page may use. methods are those of the route.
 func (o Origins) Preflight(header http.Header, r *http.Request, methods ...string) {

@@ -218,13 +218,7 @@ func TestPreflight(t *testing.T) {
 	allowed := must(ParseOrigins([]string{"https://good.example"}))
 	for origin, want := range map[string]bool{"https://good.example": true, "https://evil.example": false} {
 		r := request(t, "/api/publish", "Origin: "+origin, "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization")
-		if IsPreflight(r) {
-			t.Error("a GET is taken for a preflight")
-		}
 		r.Method = http.MethodOptions
-		if !IsPreflight(r) {
-			t.Error("a preflight is not seen")
-		}
 		header := http.Header{}
 		allowed.Preflight(header, r, "GET", "POST")
 		if got := header.Get("Access-Control-Allow-Headers"); (got == "Authorization, Last-Event-ID, Content-Type") != want {

@@ -222,38 +222,3 @@ func cookieToken(r *http.Request) (string, error) {
 	}
 	return token, nil
 }
-
-const redacted = "REDACTED"
-
-// Redact gives a URL as it may be logged: the value of ?token= replaced, and so is every value
-// that looks like a JWT or whose name is usual for one.
-func Redact(address *url.URL) string {
-	if address.RawQuery == "" && address.User == nil {
-		return address.String()
-	}
-	safe := *address
-	safe.User = nil
-	pairs := strings.Split(address.RawQuery, "&")
-	for place, pair := range pairs {
-		rawName, rawValue, _ := strings.Cut(pair, "=")
-		if isSecret(rawName, rawValue) {
-			pairs[place] = rawName + "=" + redacted
-		}
-	}
-	safe.RawQuery = strings.Join(pairs, "&")
-	return safe.String()
-}
-
-// isSecret errs towards hiding: a name or a value that can't be decoded is taken as it is.
-func isSecret(rawName, rawValue string) bool {
-	name, value := rawName, rawValue
-	if decoded, err := url.QueryUnescape(rawName); err == nil {
-		name = decoded
-	}
-	if decoded, err := url.QueryUnescape(rawValue); err == nil {
-		value = decoded
-	}
-	name = strings.ToLower(name)
-	return strings.Contains(name, "token") || strings.Contains(name, "jwt") || strings.Contains(name, "secret") ||
-		strings.Contains(name, "password") || strings.Contains(value, "eyJ")
-}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 )
@@ -103,28 +102,6 @@ func TestFromRequestRefuses(t *testing.T) {
 			_, err := FromRequest(request(t, test.target, test.lines...))
 			wantRefusal(t, err, Credentials, "bad_request")
 		})
-	}
-}
-
-func TestRedact(t *testing.T) {
-	for address, want := range map[string]string{
-		"/ws":                              "/ws",
-		"/ws?userId=1":                     "/ws?userId=1",
-		"/ws?a=1&token=s3cret&b=2":         "/ws?a=1&token=REDACTED&b=2",
-		"/ws?token=s3cret&token=s3cret":    "/ws?token=REDACTED&token=REDACTED",
-		"/ws?%74oken=s3cret":               "/ws?%74oken=REDACTED",
-		"/ws?access_token=s3cret":          "/ws?access_token=REDACTED",
-		"/ws?JWT=s3cret":                   "/ws?JWT=REDACTED",
-		"/ws?x=eyJhbGciOiJIUzI1NiJ9.e30.x": "/ws?x=REDACTED",
-		"/ws?x=%65yJs3cret":                "/ws?x=REDACTED",
-		"/ws?token%zz=s3cret":              "/ws?token%zz=REDACTED",
-		"/ws?token=%zzs3cret":              "/ws?token=REDACTED",
-		"/ws?token":                        "/ws?token=REDACTED",
-		"http://u:s3cret@h/ws":             "http://h/ws",
-	} {
-		if got := Redact(must(url.Parse(address))); got != want {
-			t.Errorf("%s becomes %s, want %s", address, got, want)
-		}
 	}
 }
 
