@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/access"
@@ -82,12 +83,18 @@ func TestOrdersMeanThoseOnTheirWayIn(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-hook.arrived
+			operator := dial(t, h.address) // one for all orders: the webhook waits for its answer meanwhile
+			defer operator.Close()
 			for _, order := range test.orders {
-				if got := h.ask(t, request("POST", "/api/admin/"+names.Replace(order))); got.status != 200 {
+				if got := exchange(t, operator, h.raw(request("POST", "/api/admin/"+names.Replace(order)))); got.status != 200 {
 					t.Fatalf("%s was answered %d %s", order, got.status, got.body)
 				}
 			}
-			hook.release <- struct{}{}
+			select {
+			case hook.release <- struct{}{}:
+			case <-time.After(patience):
+				t.Fatal("the webhook is no longer asked: the orders took too long")
+			}
 			s := hear(t, sse, conn)
 			s.wantOpen(t)
 			if test.left == nil {
