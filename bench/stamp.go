@@ -173,20 +173,26 @@ func (s *scanner) scanCarried(b []byte, now int64, t *tally) (rest []byte, more 
 	n := copy(joint[:], s.carry[:carried])
 	n += copy(joint[n:], b[:min(len(b), markBytes-1)])
 	s.carried = 0
-	at := bytes.Index(joint[:n], []byte(markStart))
-	cut := cutStart(joint[:n])
-	switch {
-	case at >= 0 && at < carried && n-at >= markBytes:
-		left := s.take(joint[at:n], now, t)
-		return b[max(0, n-len(left)-carried):], false
-	case at >= 0 && at < carried: // b is too short for the rest of the mark
-		s.keep(joint[at:n])
-		return nil, true
-	case at < 0 && cut > len(b): // or even for its start
-		s.keep(joint[n-cut : n])
-		return nil, true
+	done := 0
+	for {
+		at := bytes.Index(joint[done:n], []byte(markStart))
+		if at < 0 || done+at >= carried {
+			if cut := cutStart(joint[done:n]); at < 0 && cut > len(b) { // b is too short even for a mark's start
+				s.keep(joint[n-cut : n])
+				return nil, true
+			}
+			return b, false
+		}
+		mark := joint[done+at : n]
+		if len(mark) < markBytes { // b is too short for the rest of the mark
+			s.keep(mark)
+			return nil, true
+		}
+		if done = n - len(s.take(mark, now, t)); done >= carried {
+			return b[done-carried:], false
+		}
+		// It was none, and the next one may begin in what was carried, too.
 	}
-	return b, false
 }
 
 func (s *scanner) keep(b []byte) { s.carried = uint8(copy(s.carry[:], b)) }
