@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/internal/freeport"
 )
 
 // patience is how long the kernel, and whoever closes late, may take to let go.
@@ -48,6 +50,7 @@ func Begin(ignored ...goleak.Option) *Watch {
 		r.Close()
 		w.Close()
 	}
+	_, _ = freeport.Find() // keeps a descriptor as well
 	return &Watch{ignored: ignored, before: descriptors(), patience: patience}
 }
 
