@@ -31,7 +31,7 @@ func (h *house) explain(t testing.TB, client string) gateway.Explanation {
 // TestExplain: an operator sees how a stream stands, whatever its wire.
 func TestExplain(t *testing.T) {
 	t.Parallel()
-	onEachBroker(t, gateway.Options{Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes}}, func(t *testing.T, writer writer) {
+	onEachBroker(t, gateway.Options{Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes, ProgressTimeout: gateway.NoLimit}}, func(t *testing.T, writer writer) {
 		h := writer.house
 		var streams []*stream
 		for _, w := range everyWire {

@@ -390,7 +390,7 @@ func TestHandOverNeedsRedis(t *testing.T) {
 // events were dropped is told so, though another process dropped them.
 func TestHandOverOfReadersThatLag(t *testing.T) {
 	t.Parallel()
-	options := gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes}}
+	options := gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes, ProgressTimeout: gateway.NoLimit}}
 	h, redis := serveRedis(t, options, gateway.Timings{})
 	options.Redis = redis.URL()
 	const channel, count, piece = "job_progress:order", 1000, 100 // see throughGap
@@ -426,7 +426,7 @@ func TestHandOverOfReadersThatLag(t *testing.T) {
 // TestHandOverOfConflated: what was put off for a slow reader goes along.
 func TestHandOverOfConflated(t *testing.T) {
 	t.Parallel()
-	options := gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes}}
+	options := gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes, ProgressTimeout: gateway.NoLimit}}
 	h, redis := serveRedis(t, options, gateway.Timings{})
 	options.Redis = redis.URL()
 	const count, piece = 1000, 100

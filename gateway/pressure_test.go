@@ -32,7 +32,7 @@ func (b *testBound) Used() (int64, error) {
 func TestMemoryBound(t *testing.T) {
 	t.Parallel()
 	bound := &testBound{}
-	h := serve(t, gateway.Options{Namespaces: modes(), Memory: bound, Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes}})
+	h := serve(t, gateway.Options{Namespaces: modes(), Memory: bound, Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes, ProgressTimeout: gateway.NoLimit}})
 	reads := h.open(t, raw, visit{channels: []string{"events:1"}})
 	for _, w := range everyWire { // nobody reads these
 		h.open(t, w, visit{channels: []string{"events:2"}})

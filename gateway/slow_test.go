@@ -65,7 +65,7 @@ func TestSlowClients(t *testing.T) {
 	} {
 		t.Run(row.channel, func(t *testing.T) {
 			t.Parallel()
-			options := gateway.Options{Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes}}
+			options := gateway.Options{Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes, ProgressTimeout: gateway.NoLimit}}
 			onEachBroker(t, options, func(t *testing.T, writer writer) {
 				h := writer.house
 				var streams []*stream
@@ -205,7 +205,7 @@ func TestProgressTimeout(t *testing.T) {
 // TestNobodyIsSlowedDown: while one client reads nothing, the others get each event at once.
 func TestNobodyIsSlowedDown(t *testing.T) {
 	t.Parallel()
-	h := serve(t, gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes}})
+	h := serve(t, gateway.Options{Namespaces: modes(), Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes, ProgressTimeout: gateway.NoLimit}})
 	for _, channel := range []string{"events:1", "log:1", "state:1", "keyed:1"} {
 		h.open(t, raw, visit{channels: []string{channel}})
 		readers := []*stream{h.open(t, sse, visit{channels: []string{channel}}), h.open(t, raw, visit{channels: []string{channel}})}

@@ -39,7 +39,7 @@ func TestStreams(t *testing.T) {
 	for channel, state := range map[string]string{"events:1": "dropping", "log:1": "catching_up", "state:1": "conflating"} {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()
-			onEachBroker(t, gateway.Options{Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes}}, func(t *testing.T, writer writer) {
+			onEachBroker(t, gateway.Options{Limits: gateway.Limits{MaxQueueBytes: slowQueueBytes, ProgressTimeout: gateway.NoLimit}}, func(t *testing.T, writer writer) {
 				h := writer.house
 				h.open(t, raw, visit{channels: []string{"events:idle"}, query: "userId=2"})
 				var slow []string

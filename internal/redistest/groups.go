@@ -19,7 +19,7 @@ import (
 const slotCount = 16384
 
 // groupTimeout bounds the wait until a Cluster or a Sentinel agrees with itself.
-const groupTimeout = 20 * time.Second
+const groupTimeout = 2 * time.Minute
 
 // Cluster is a Redis Cluster of primaries without replicas, the slots split evenly in order.
 type Cluster struct {
