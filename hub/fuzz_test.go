@@ -27,6 +27,7 @@ type model struct {
 	h         *harness
 	streams   []*modelStream
 	confirmed map[string]bool
+	answered  map[string]int // edges that the broker had been told when it last confirmed
 	published int
 }
 
@@ -49,7 +50,14 @@ func (m *model) step(operation, argument byte) {
 	case 0, 1:
 		outcome := one.subscribe(channel)
 		if one.open[channel] == nil {
-			if outcome != Asked && outcome != Confirmed {
+			switch {
+			case outcome == Confirmed && !m.confirmed[channel]:
+				// Right if the last listener left while walks were under way, so that the broker was told nothing.
+				if m.answered[channel] != m.h.edgesOf(channel) {
+					m.h.t.Fatal("subscribe: confirmed, and the broker has not said so")
+				}
+				m.confirmed[channel] = true
+			case outcome != Asked && outcome != Confirmed:
 				m.h.t.Fatalf("subscribe: %v", outcome)
 			}
 			one.open[channel] = &period{channel: channel}
@@ -69,7 +77,7 @@ func (m *model) step(operation, argument byte) {
 		}
 	case 3:
 		if m.wanted(channel) {
-			m.confirmed[channel] = true
+			m.confirmed[channel], m.answered[channel] = true, m.h.edgesOf(channel)
 			m.h.confirm(channel)
 		}
 	default:
@@ -146,7 +154,7 @@ func FuzzHub(f *testing.F) {
 		h := newHarness(t, 1, nil)
 		// Walks in tiny pieces, so that everything happens in the middle of one.
 		h.on(0, func(s *Shard) { s.stepsMax, s.expressMax = 2, 1 })
-		m := &model{h: h, confirmed: make(map[string]bool)}
+		m := &model{h: h, confirmed: make(map[string]bool), answered: make(map[string]int)}
 		for range 7 {
 			m.streams = append(m.streams, &modelStream{stream: h.join(0, proto.FormText), open: make(map[string]*period)})
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -126,6 +127,18 @@ func (h *harness) source() Source {
 			h.preferred = append(h.preferred, all)
 		},
 	}
+}
+
+// edgesOf is how often the broker was told that a channel is wanted, or no longer.
+func (h *harness) edgesOf(channel string) (count int) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	for _, s := range h.wanted {
+		if strings.TrimPrefix(s.Channel, "-") == channel {
+			count++
+		}
+	}
+	return count
 }
 
 func (h *harness) on(loop int, do func(s *Shard)) {
