@@ -18,7 +18,11 @@ import (
 func TestContractCluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, 3)
-	brokertest.Run(t, func(testing.TB) brokertest.Engine { return redisEngine(cluster.URL(), "") })
+	brokertest.Run(t, func(testing.TB) brokertest.Engine {
+		engine := redisEngine(cluster.URL(), "")
+		engine.ManyNodes = true
+		return engine
+	})
 }
 
 // TestClusterFromOneAddress finds the other nodes by itself.

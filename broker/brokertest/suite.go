@@ -18,6 +18,9 @@ type Engine struct {
 	New func(t testing.TB, linger time.Duration) broker.Broker
 	// Shared says that the brokers of one Engine hear each other.
 	Shared bool
+	// ManyNodes says that brokers may publish at different nodes, so that only what one broker published
+	// has one order everywhere.
+	ManyNodes bool
 }
 
 // lingerLong outlasts every test.
