@@ -194,7 +194,7 @@ func (f *faults) failOver(ctx context.Context) error {
 		case time.Now().After(deadline):
 			return fmt.Errorf("the Sentinels made no other primary within %v", failoverTimeout)
 		}
-		time.Sleep(pollPause)
+		time.Sleep(pollPause) // to its end, also when no more faults are wanted: a failover that began has to come about
 	}
 }
 

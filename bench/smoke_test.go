@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/internal/processtest"
 )
 
 // Runs that take place side by side have all cores: to keep a server's core for it, a run moves the whole
@@ -192,11 +194,8 @@ func TestRunEndsEarly(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	watched := make(chan bool, 1)
 	go func() {
-		deadline := time.Now().Add(startTimeout)
-		for len(family([]int{os.Getpid()})) < 3 && time.Now().Before(deadline) {
-			time.Sleep(pollInterval)
-		}
-		watched <- time.Now().Before(deadline) // the floor and its crowd are there
+		// The floor and its crowd are there.
+		watched <- processtest.Poll(startTimeout, func() bool { return len(family([]int{os.Getpid()})) >= 3 })
 		cancel(errors.New("told to end"))
 	}()
 	result, err := Run(ctx, Options{

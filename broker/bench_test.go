@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/polltest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -41,9 +42,7 @@ func startCounting(b *testing.B, url string) (made *broker.Redis, events, confir
 	if err := made.Start(counting(events, confirmed)); err != nil {
 		b.Fatal(err)
 	}
-	for !made.Health().Delivering {
-		time.Sleep(time.Millisecond)
-	}
+	polltest.Eventually(b, "Redis delivers", func() bool { return made.Health().Delivering })
 	return made, events, confirmed
 }
 
@@ -53,9 +52,7 @@ func BenchmarkEvents(b *testing.B) {
 	server := redistest.Start(b)
 	made, events, confirmed := startCounting(b, server.URL())
 	made.Subscribe(plain("job:1"))
-	for confirmed.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	polltest.Eventually(b, "the channel is confirmed", func() bool { return confirmed.Load() > 0 })
 	connection, err := net.Dial("tcp", server.Addr)
 	if err != nil {
 		b.Fatal(err)
@@ -77,7 +74,7 @@ func BenchmarkEvents(b *testing.B) {
 			time.Sleep(100 * time.Microsecond)
 		}
 	}
-	for events.Load() < int64(b.N) {
+	for events.Load() < int64(b.N) { // finer than polltest: the wait is in what is measured, here and below
 		time.Sleep(100 * time.Microsecond)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
@@ -137,9 +134,7 @@ func BenchmarkMemory(b *testing.B) {
 		b.Fatal(err)
 	}
 	made.Subscribe(plain("job:1"))
-	for confirmed.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	polltest.Eventually(b, "the channel is confirmed", func() bool { return confirmed.Load() > 0 })
 	message := []broker.Message{{Channel: "job:1", Payload: []byte(strings.Repeat("x", 154))}}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -219,9 +214,7 @@ func BenchmarkResubscribe10k(b *testing.B) {
 	for number := range keys {
 		made.Subscribe(broker.Subscription{Channel: "state:" + strconv.Itoa(number), Kind: broker.State})
 	}
-	for confirmed.Load() < keys {
-		time.Sleep(time.Millisecond)
-	}
+	polltest.Eventually(b, "all keys are read", func() bool { return confirmed.Load() >= keys })
 	for b.Loop() {
 		before := made.Stats().Reads
 		for line := range strings.Lines(server.CLI(b, "CLIENT", "LIST", "TYPE", "normal")) {

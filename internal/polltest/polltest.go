@@ -14,8 +14,11 @@ const Patience = time.Minute
 const pollInterval = 2 * time.Millisecond
 
 // Until looks at done until it says yes or limit has passed, and says which. It looks at least once.
-func Until(limit time.Duration, done func() bool) bool {
-	for deadline := time.Now().Add(limit); !done(); time.Sleep(pollInterval) {
+func Until(limit time.Duration, done func() bool) bool { return Every(pollInterval, limit, done) }
+
+// Every is [Until], but looks so often.
+func Every(interval, limit time.Duration, done func() bool) bool {
+	for deadline := time.Now().Add(limit); !done(); time.Sleep(interval) {
 		if time.Now().After(deadline) {
 			return false
 		}

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/millrace/millrace/internal/polltest"
 )
 
 // pollInterval is how often [Poll] asks.
@@ -26,10 +28,5 @@ func Build(directory, name, folder string, flags ...string) (path string, err er
 
 // Poll asks until the answer is yes or time is up, and says which. It asks at least once.
 func Poll(limit time.Duration, done func() bool) bool {
-	for deadline := time.Now().Add(limit); !done(); time.Sleep(pollInterval) {
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-	return true
+	return polltest.Every(pollInterval, limit, done)
 }
