@@ -52,7 +52,7 @@ demo: build ## a real Redis, a gateway and all example workers, until Ctrl-C (LI
 	@go build -buildvcs=$(VCS) -trimpath -o bin/workers ./examples/workers
 	@exec examples/workers/demo.sh
 
-quick: ## unit tests without the race detector, under a minute
+quick: ## unit tests without the race detector, under two minutes
 	@go test -shuffle=on -p=$(AT_ONCE) $(UNIT)
 
 test: deps lint vuln test-unit sim test-web test-e2e test-hostile ## everything: what CI runs
