@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/broker/brokertest"
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/polltest"
 	"github.com/millrace/millrace/internal/redistest"
 )
@@ -38,7 +39,7 @@ func divideBetween(t *testing.T, url string, subs ...broker.Subscription) *halve
 	if h.cutSecond, err = made.Divide(broker.After); err != nil {
 		t.Fatal(err)
 	}
-	h.after, h.second, _ = run(t, made, &journal{})
+	h.after, h.second, _ = run(t, made, &logtest.Text{})
 	ready(t, h.after, h.second, subs...)
 	return h
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/broker/brokertest"
 	"github.com/millrace/millrace/internal/freeport"
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -445,7 +446,7 @@ func TestPanickingCallback(t *testing.T) {
 		}
 		confirmed(subs, lost)
 	}
-	lines := &journal{}
+	lines := &logtest.Text{}
 	b, err := broker.NewRedis(broker.RedisOptions{URL: server.URL(), Logger: slog.New(slog.NewTextHandler(lines, nil))})
 	if err != nil {
 		t.Fatal(err)

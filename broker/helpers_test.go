@@ -7,7 +7,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/broker/brokertest"
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -37,28 +37,10 @@ func publish(b broker.Broker, messages ...broker.Message) error {
 	return err
 }
 
-// journal keeps the log lines of a broker.
-type journal struct {
-	mutex sync.Mutex
-	text  strings.Builder
-}
-
-func (j *journal) Write(line []byte) (int, error) {
-	j.mutex.Lock()
-	defer j.mutex.Unlock()
-	return j.text.Write(line)
-}
-
-func (j *journal) String() string {
-	j.mutex.Lock()
-	defer j.mutex.Unlock()
-	return j.text.String()
-}
-
 // start makes a broker with a recorder and a journal. It does not wait for Redis.
-func start(t testing.TB, options broker.RedisOptions) (*broker.Redis, *brokertest.Recorder, *journal) {
+func start(t testing.TB, options broker.RedisOptions) (*broker.Redis, *brokertest.Recorder, *logtest.Text) {
 	t.Helper()
-	lines := &journal{}
+	lines := &logtest.Text{}
 	options.Logger = slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	made, err := broker.NewRedis(options)
 	if err != nil {
@@ -68,17 +50,17 @@ func start(t testing.TB, options broker.RedisOptions) (*broker.Redis, *brokertes
 }
 
 // startSweeping is start with another interval of the sweep.
-func startSweeping(t testing.TB, server *redistest.Server, interval time.Duration) (*broker.Redis, *brokertest.Recorder, *journal) {
+func startSweeping(t testing.TB, server *redistest.Server, interval time.Duration) (*broker.Redis, *brokertest.Recorder, *logtest.Text) {
 	t.Helper()
 	made, err := broker.NewRedis(broker.RedisOptions{URL: server.URL(), Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	made.SetSweepInterval(interval)
-	return run(t, made, &journal{})
+	return run(t, made, &logtest.Text{})
 }
 
-func run(t testing.TB, made *broker.Redis, lines *journal) (*broker.Redis, *brokertest.Recorder, *journal) {
+func run(t testing.TB, made *broker.Redis, lines *logtest.Text) (*broker.Redis, *brokertest.Recorder, *logtest.Text) {
 	t.Helper()
 	recorder := brokertest.NewRecorder()
 	t.Cleanup(func() {

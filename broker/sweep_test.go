@@ -13,6 +13,7 @@ import (
 
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/broker/brokertest"
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/redistest"
 )
 
@@ -99,7 +100,7 @@ func TestSweepFindsWhatWasNotHeard(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.SetSweepInterval(time.Second)
-	_, r, _ := run(t, b, &journal{})
+	_, r, _ := run(t, b, &logtest.Text{})
 	subs := []broker.Subscription{state("state:1"), logOf("log:1"), logOf("log:2")}
 	ready(t, b, r, subs...)
 	client := clientOf(t, server)

@@ -1,17 +1,16 @@
 package gateway_test
 
 import (
-	"bytes"
 	"log/slog"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/millrace/millrace/gateway"
 	"github.com/millrace/millrace/gateway/access"
 	"github.com/millrace/millrace/gateway/auth"
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/proto"
 )
 
@@ -82,29 +81,11 @@ func TestCarriers(t *testing.T) {
 	}
 }
 
-// lockedText is what a logger wrote.
-type lockedText struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (l *lockedText) Write(line []byte) (int, error) {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	return l.text.Write(line)
-}
-
-func (l *lockedText) String() string {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	return l.text.String()
-}
-
 // TestDisbeliefIsLogged: the client is not told why its token is not believed; at level debug the log
 // says it, and nothing of the token.
 func TestDisbeliefIsLogged(t *testing.T) {
 	t.Parallel()
-	var log lockedText
+	var log logtest.Text
 	h := serve(t, gateway.Options{
 		Auth:   gateway.AuthOptions{HMACSecret: secret, Audience: "shop"},
 		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -2,7 +2,6 @@ package netio
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -126,24 +125,6 @@ func (c *client) closed() {
 	if len(rest) > 0 {
 		c.t.Errorf("before the close came %q", rest)
 	}
-}
-
-// logBuffer is a log that a test can read.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // echoLoop is the smallest adopter: an epoll loop that greets each stream with its name and

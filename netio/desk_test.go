@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/polltest"
 )
 
@@ -324,7 +325,7 @@ func TestFlood(t *testing.T) {
 }
 
 func TestPanics(t *testing.T) {
-	log := &logBuffer{}
+	log := &logtest.Text{}
 	desk := newDesk(t, DeskOptions{
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

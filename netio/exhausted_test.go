@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/polltest"
 )
 
@@ -28,7 +29,7 @@ type exhaustedReport struct {
 // exhaustedChild is a desk in a process with a low descriptor limit. It prints its address, then
 // a report for each line on its input, and ends with it.
 func exhaustedChild() int {
-	log := &logBuffer{}
+	log := &logtest.Text{}
 	desk, err := startDesk(DeskOptions{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "well") }),
 		Adopt:   adoptNothing, MaxConnections: -1, Logger: slog.New(slog.NewTextHandler(log, nil)),

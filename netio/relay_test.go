@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/polltest"
 )
 
@@ -236,7 +237,7 @@ func TestRelayedParks(t *testing.T) {
 
 // TestRelayRefused: what is no header is answered, counted and logged, and costs nobody else anything.
 func TestRelayRefused(t *testing.T) {
-	log := &logBuffer{}
+	log := &logtest.Text{}
 	options := relayed()
 	options.Logger = slog.New(slog.NewTextHandler(log, nil))
 	desk := newDesk(t, options)
@@ -270,7 +271,7 @@ func TestRelayRefused(t *testing.T) {
 // TestRelayUntrusted: from who is not trusted a header is refused, in words that say so, also where it
 // comes in parts; and a request without one is served, to the peer itself.
 func TestRelayUntrusted(t *testing.T) {
-	log := &logBuffer{}
+	log := &logtest.Text{}
 	options := relayed()
 	options.Relays = netip.Addr.IsMulticast
 	options.Logger = slog.New(slog.NewTextHandler(log, nil))

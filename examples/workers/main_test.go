@@ -7,33 +7,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/millrace/millrace/examples/workers/channels/channelstest"
 	"github.com/millrace/millrace/internal/leaktest"
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/polltest"
 )
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, leaktest.Rueidis())) }
-
-// said collects what a command says, from many goroutines.
-type said struct {
-	mutex sync.Mutex
-	text  strings.Builder
-}
-
-func (s *said) Write(piece []byte) (int, error) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.Write(piece)
-}
-
-func (s *said) String() string {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.text.String()
-}
 
 // TestCommand runs one worker by the command line, on a file of the user's own.
 func TestCommand(t *testing.T) {
@@ -44,7 +26,7 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	var log said
+	var log logtest.Text
 	ended := make(chan error, 1)
 	go func() {
 		ended <- run(ctx, []string{"--redis", redis.Server.URL(), "--channel-prefix", "app:", "--csv", csv, "--speed", "36000", "ads"}, &log)
@@ -82,12 +64,12 @@ func TestCommandSaysWhatIsWrong(t *testing.T) {
 		{[]string{"--users", "ada,", "ml"}, "can't be a user's id"},
 		{[]string{"--nonsense"}, "flag provided but not defined"},
 	} {
-		err := run(t.Context(), test.arguments, &said{})
+		err := run(t.Context(), test.arguments, &logtest.Text{})
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v: %v, want %s", test.arguments, err, test.want)
 		}
 	}
-	var help said
+	var help logtest.Text
 	if err := run(t.Context(), []string{"--help"}, &help); !errors.Is(err, flag.ErrHelp) || !strings.Contains(help.String(), "-channel-prefix") {
 		t.Errorf("--help: %v\n%s", err, &help)
 	}

@@ -14,13 +14,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/millrace/millrace/internal/logtest"
 	"github.com/millrace/millrace/internal/polltest"
 )
 
@@ -224,7 +224,7 @@ func TestKeySetRefreshesByItself(t *testing.T) {
 func TestKeySetHostAwayAtStart(t *testing.T) {
 	made := testKeys()
 	host := newKeyHost(t, status(http.StatusServiceUnavailable))
-	var log lockedBuffer
+	var log logtest.Text
 	verifier := newLoggingVerifier(t, host.URL+"/?key=s3cret", quickPace, slog.New(slog.NewTextHandler(&log, nil)))
 	token := signed(jwt.SigningMethodES256, made.ec, "e")
 	_, err := verifier.Verify(t.Context(), token)
@@ -436,7 +436,7 @@ func TestKeySetRedirects(t *testing.T) {
 // TestPlainKeySetIsWarnedOf: without TLS the keys can be replaced on the way.
 func TestPlainKeySetIsWarnedOf(t *testing.T) {
 	for address, want := range map[string]bool{"http://keys.example/": true, "http://127.0.0.1:1/": false, "https://127.0.0.1:1/": false} {
-		var log lockedBuffer
+		var log logtest.Text
 		ended, end := context.WithCancel(t.Context())
 		end()
 		if _, err := newRemoteKeys(ended, address, nil, slog.New(slog.NewTextHandler(&log, nil)), quickPace); err != nil {
@@ -446,22 +446,4 @@ func TestPlainKeySetIsWarnedOf(t *testing.T) {
 			t.Errorf("%s: warned %v, want %v", address, got, want)
 		}
 	}
-}
-
-// lockedBuffer takes log lines of several goroutines.
-type lockedBuffer struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(text []byte) (int, error) {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	return b.text.Write(text)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	return b.text.String()
 }
